@@ -1,0 +1,220 @@
+#include "common/process_link.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "common/file_descriptor.h"
+#include "common/log.h"
+#include "common/process_protocol.h"
+#include "common/settings_transfer.h"
+
+#define START_TIMEOUT_MS 10000
+#define SIGTERM_DRAIN_TIMEOUT_MS \
+    30000 /* when someone signals the child itself: the master's word is not known */
+#define PROCESS_NAME_SIZE 32
+
+static void drain(struct process_link *link, unsigned int timeout_ms)
+{
+    if (link->is_draining)
+        return;
+    link->is_draining = true;
+    atomic_store_explicit(&link->slot->state, PROCESS_DRAINING, memory_order_relaxed);
+    if (link->handlers->on_drain != NULL)
+        link->handlers->on_drain(link, timeout_ms, link->userdata);
+    else
+        process_link_exit(link, EX_OK);
+}
+
+static int on_start(struct process_link *link, const Userd__Ipc__Start *start)
+{
+    if (link->slot != NULL || start->slot >= SCOREBOARD_SLOTS)
+        return -EPROTO; /* a second Start, or no slot of the board */
+    int result = settings_transfer_unpack(start, &link->settings);
+    if (result < 0)
+        return result;
+    link->slot_number = start->slot;
+    link->generation = start->generation;
+    link->slot = &link->scoreboard->slots[start->slot];
+    return 0;
+}
+
+static int on_frame(
+    struct ipc_channel *channel, const Userd__Ipc__Frame *frame, int *fd, void *userdata)
+{
+    struct process_link *link = userdata;
+    (void)channel;
+    if (frame->body_case == USERD__IPC__FRAME__BODY_START)
+        return on_start(link, frame->start);
+    if (link->slot == NULL)
+        return -EPROTO; /* Start comes first */
+    switch ((int)frame->body_case) {
+    case USERD__IPC__FRAME__BODY_CONNECTION:
+        if (link->handlers->on_connection == NULL || *fd < 0 ||
+            frame->connection->listener >= link->settings.listener_count)
+            return -EPROTO;
+        link->handlers->on_connection(link, frame->connection->listener, fd, link->userdata);
+        return 0;
+    case USERD__IPC__FRAME__BODY_PEER_LINK:
+        if (link->handlers->on_peer_link == NULL || *fd < 0 ||
+            frame->peer_link->slot >= SCOREBOARD_SLOTS)
+            return -EPROTO;
+        link->handlers->on_peer_link(link, frame->peer_link->slot, fd, link->userdata);
+        return 0;
+    case USERD__IPC__FRAME__BODY_DRAIN:
+        drain(link, frame->drain->timeout_ms);
+        return 0;
+    default:
+        return -EPROTO; /* the rest is said between workers and eventd */
+    }
+}
+
+static void on_closed(struct ipc_channel *channel, int error, void *userdata)
+{
+    struct process_link *link = userdata;
+    (void)channel;
+    (void)error;
+    /* without a master nobody would restart, reload or count us */
+    log_warn("leaving reason=\"the master has gone\"");
+    process_link_exit(link, EX_UNAVAILABLE);
+}
+
+static const struct ipc_channel_handlers control_handlers = {
+    .on_frame = on_frame, .on_closed = on_closed};
+
+static int on_sigterm(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+    struct process_link *link = userdata;
+    (void)source;
+    log_info("draining reason=\"SIGTERM\" sender_pid=%u", info->ssi_pid);
+    drain(link, SIGTERM_DRAIN_TIMEOUT_MS);
+    return 0;
+}
+
+static int set_up_signals(struct process_link *link)
+{
+    sigset_t blocked;
+    (void)sigemptyset(&blocked);
+    (void)sigaddset(&blocked, SIGTERM);
+    if (sigprocmask(SIG_BLOCK, &blocked, NULL) != 0)
+        return -errno;
+    (void)signal(SIGINT, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN);
+    (void)signal(SIGPIPE, SIG_IGN);
+    return sd_event_add_signal(link->event, NULL, SIGTERM, on_sigterm, link);
+}
+
+/* Runs the loop until Start has been read, and no longer. */
+static int await_start(struct process_link *link)
+{
+    uint64_t now_us = 0;
+    int result = sd_event_now(link->event, CLOCK_MONOTONIC, &now_us);
+    uint64_t deadline_us = now_us + UINT64_C(1000) * START_TIMEOUT_MS;
+    while (result >= 0 && link->slot == NULL && ipc_channel_is_open(link->control)) {
+        if (now_us >= deadline_us)
+            return -ETIMEDOUT;
+        result = sd_event_run(link->event, deadline_us - now_us);
+        if (result >= 0)
+            result = sd_event_now(link->event, CLOCK_MONOTONIC, &now_us);
+    }
+    if (result < 0)
+        return result;
+    return link->slot == NULL ? -EPROTO : 0;
+}
+
+static int check_inherited(int fd, int expected_type)
+{
+    int type = 0;
+    socklen_t length = sizeof(type);
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) != 0)
+        return -errno;
+    return type == expected_type ? 0 : -EPROTOTYPE;
+}
+
+static int open_link(struct process_link *link)
+{
+    int result = check_inherited(PROCESS_FD_CONTROL, SOCK_SEQPACKET);
+    if (result < 0)
+        return result;
+    result = scoreboard_open(PROCESS_FD_SCOREBOARD, &link->scoreboard);
+    if (result < 0)
+        return result;
+    (void)close(PROCESS_FD_SCOREBOARD); /* the map stays */
+    result = sd_event_default(&link->event);
+    if (result < 0)
+        return result;
+    result = set_up_signals(link);
+    if (result < 0)
+        return result;
+    result = ipc_channel_new(
+        link->event, PROCESS_FD_CONTROL, "master", &control_handlers, link, &link->control);
+    if (result < 0)
+        return result;
+    return await_start(link);
+}
+
+int process_link_open(struct process_link *link, const char *role,
+    const struct process_link_handlers *handlers, void *userdata)
+{
+    bool is_worker = strcmp(role, PROCESS_ROLE_WORKER) == 0;
+    *link = (struct process_link){.handlers = handlers,
+        .userdata = userdata,
+        .outbox_wake_fd = is_worker ? PROCESS_FD_OUTBOX_WAKE : -1};
+    log_init(role);
+    int result = open_link(link);
+    if (result < 0) {
+        log_error("cannot start role=%s error=\"%s\" expected=\"to be started by userd\"", role,
+            strerror(-result));
+        process_link_close(link);
+        return result;
+    }
+    char name[PROCESS_NAME_SIZE];
+    (void)snprintf(name, sizeof(name), "%s-%u", role, link->slot_number);
+    log_init(is_worker ? name : role);
+    log_configure(
+        (enum log_level)link->settings.log.level, (enum log_format)link->settings.log.format);
+    atomic_store_explicit(&link->slot->generation, link->generation, memory_order_relaxed);
+    atomic_store_explicit(&link->slot->state, PROCESS_STARTING, memory_order_relaxed);
+    atomic_store_explicit(&link->slot->pid, (uint32_t)getpid(), memory_order_relaxed);
+    return 0;
+}
+
+int process_link_ready(struct process_link *link)
+{
+    Userd__Ipc__Ready ready = USERD__IPC__READY__INIT;
+    Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
+    frame.body_case = USERD__IPC__FRAME__BODY_READY;
+    frame.ready = &ready;
+    atomic_store_explicit(&link->slot->state, PROCESS_READY, memory_order_relaxed);
+    return ipc_channel_send(link->control, &frame, -1);
+}
+
+int process_link_run(struct process_link *link)
+{
+    int status = sd_event_loop(link->event);
+    if (status < 0)
+        log_error("event loop failed error=\"%s\"", strerror(-status));
+    return status < 0 ? EX_SOFTWARE : status;
+}
+
+void process_link_exit(struct process_link *link, int status)
+{
+    (void)sd_event_exit(link->event, status);
+}
+
+void process_link_close(struct process_link *link)
+{
+    link->control = ipc_channel_free(link->control);
+    fd_close(&link->outbox_wake_fd);
+    settings_cleanup(&link->settings);
+    scoreboard_close(link->scoreboard);
+    link->scoreboard = NULL;
+    link->slot = NULL;
+    link->event = sd_event_unref(link->event);
+}

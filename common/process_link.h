@@ -1,0 +1,61 @@
+/* The skeleton of every child: from exec to the first READY, and the way out.
+ *
+ *   struct process_link link = {0};
+ *   process_link_open(&link, PROCESS_ROLE_EVENTD, &handlers, userdata)   reads Start, sets up log,
+ * loop, signals
+ *   ... build the process on link.event ...
+ *   process_link_ready(&link)
+ *   process_link_run(&link)      until process_link_exit(), the end of the control channel, or a
+ * fatal signal process_link_close(&link)
+ *
+ * SIGINT and SIGHUP are ignored (the master coordinates), SIGTERM means drain, SIGPIPE is ignored;
+ * all are blocked in threads started later. When the master's channel ends the loop ends at once: a
+ * child never outlives its master.
+ */
+#ifndef USERD_COMMON_PROCESS_LINK_H
+#define USERD_COMMON_PROCESS_LINK_H
+
+#include "common/ipc_channel.h"
+#include "common/scoreboard.h"
+#include "common/settings.h"
+
+struct process_link;
+
+struct process_link_handlers {
+    /* Workers: an accepted connection of listener number `listener`. Take *fd or it is closed. */
+    void (*on_connection)(struct process_link *link, uint32_t listener, int *fd, void *userdata);
+    /* A channel to the process in `slot` (eventd is SCOREBOARD_SLOT_EVENTD). Take *fd or it is
+     * closed. */
+    void (*on_peer_link)(struct process_link *link, uint32_t slot, int *fd, void *userdata);
+    /* Finish what is in flight within `timeout_ms`, then call process_link_exit(). Called at most
+     * once. */
+    void (*on_drain)(struct process_link *link, unsigned int timeout_ms, void *userdata);
+};
+
+struct process_link {
+    sd_event *event;               /* owned */
+    struct settings settings;      /* owned: this role's part */
+    struct scoreboard *scoreboard; /* mapped */
+    struct scoreboard_slot *slot;  /* ours */
+    uint32_t slot_number;
+    uint32_t generation;
+    int outbox_wake_fd; /* workers: inherited eventfd; -1 otherwise. Owned */
+    /* private */
+    struct ipc_channel *control; /* owned */
+    const struct process_link_handlers *handlers;
+    void *userdata;
+    bool is_draining;
+};
+
+/* Reads the Start frame (deadline 10 s), fills in everything above. Negative errno, logged, when
+ * this process was not started by a master. `handlers` members may be NULL where the role has no
+ * use for them. */
+MUST_CHECK int process_link_open(struct process_link *link, const char *role,
+    const struct process_link_handlers *handlers, void *userdata);
+MUST_CHECK int process_link_ready(struct process_link *link);
+/* Runs the loop; returns the exit status for main(). */
+int process_link_run(struct process_link *link);
+void process_link_exit(struct process_link *link, int status);
+void process_link_close(struct process_link *link);
+
+#endif

@@ -1,0 +1,24 @@
+/* What a child finds when it is exec'd by the master: numbers of inherited descriptors and words of
+ * its command line. Nothing else is inherited: no other descriptor, and of the environment only
+ * what PROCESS_ENVIRONMENT names. */
+#ifndef USERD_COMMON_PROCESS_PROTOCOL_H
+#define USERD_COMMON_PROCESS_PROTOCOL_H
+
+#define PROCESS_FD_CONTROL    3 /* SOCK_SEQPACKET to the master; its first frame is Start */
+#define PROCESS_FD_SCOREBOARD 4 /* memfd, see scoreboard.h */
+#define PROCESS_FD_OUTBOX_WAKE \
+    5 /* eventfd, workers only: written after COMMIT of an outbox row, read by the relay */
+
+#define PROCESS_ROLE_WORKER  "worker"  /* userd-worker worker */
+#define PROCESS_ROLE_MIGRATE "migrate" /* userd-worker migrate up|down|status [N] */
+#define PROCESS_ROLE_EVENTD  "eventd"  /* userd-eventd eventd */
+
+/* Passed on when set; a trailing '*' stands for any ending. Neither DB_URL nor anything of Kafka's
+ * is among them. */
+#define PROCESS_ENVIRONMENT                                                              \
+    {                                                                                    \
+        "PATH", "TZ", "LANG", "LC_*", "JOURNAL_STREAM", "ASAN_OPTIONS", "UBSAN_OPTIONS", \
+            "LSAN_OPTIONS", "TSAN_OPTIONS", NULL                                         \
+    }
+
+#endif

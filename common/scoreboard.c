@@ -1,0 +1,69 @@
+#include "common/scoreboard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "common/file_descriptor.h"
+
+/* NULL with errno set on failure. */
+static struct scoreboard *map(int fd)
+{
+    void *memory = mmap(NULL, sizeof(struct scoreboard), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+int scoreboard_create(struct scoreboard **ret_scoreboard, int *ret_fd)
+{
+    int fd CLEANUP(fd_close) = memfd_create("userd-scoreboard", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, sizeof(struct scoreboard)) != 0)
+        return -errno;
+    /* a reader must never meet a shrunken map (SIGBUS) */
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+        return -errno;
+    struct scoreboard *scoreboard = map(fd);
+    if (scoreboard == NULL)
+        return -errno;
+    scoreboard->magic = SCOREBOARD_MAGIC;
+    scoreboard->version = SCOREBOARD_VERSION;
+    scoreboard->slot_count = SCOREBOARD_SLOTS;
+    *ret_scoreboard = scoreboard;
+    *ret_fd = fd_take(&fd);
+    return 0;
+}
+
+int scoreboard_open(int fd, struct scoreboard **ret_scoreboard)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return -errno;
+    if (status.st_size != (off_t)sizeof(struct scoreboard))
+        return -EPROTO;
+    struct scoreboard *scoreboard = map(fd);
+    if (scoreboard == NULL)
+        return -errno;
+    if (scoreboard->magic != SCOREBOARD_MAGIC || scoreboard->version != SCOREBOARD_VERSION ||
+        scoreboard->slot_count != SCOREBOARD_SLOTS) {
+        scoreboard_close(scoreboard);
+        return -EPROTO;
+    }
+    *ret_scoreboard = scoreboard;
+    return 0;
+}
+
+void scoreboard_close(struct scoreboard *scoreboard)
+{
+    if (scoreboard != NULL)
+        (void)munmap(scoreboard, sizeof(*scoreboard));
+}
+
+void scoreboard_reset_slot(struct scoreboard *scoreboard, uint32_t slot)
+{
+    /* the writer is dead, and readers see a number or zero: no ordering is owed to anyone */
+    memset(&scoreboard->slots[slot], 0, sizeof(scoreboard->slots[slot]));
+    memset(&scoreboard->master[slot], 0, sizeof(scoreboard->master[slot]));
+}

@@ -1,0 +1,95 @@
+/* The scoreboard: shared memory (memfd) in which each process writes its own slot and everyone may
+ * read all.
+ *
+ * Fixed layout with a magic and a version; one writer per slot and per cache line, relaxed atomics.
+ * The master makes it and owns the header and the `passed` counters; slot 0 is eventd's,
+ * slots 1..SETTINGS_MAX_WORKERS are the workers'. It holds numbers only: nothing secret, nothing
+ * that a reader would have to trust.
+ */
+#ifndef USERD_COMMON_SCOREBOARD_H
+#define USERD_COMMON_SCOREBOARD_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "common/attributes.h"
+#include "common/settings.h"
+
+#define SCOREBOARD_MAGIC       UINT64_C(0x7573657264736231) /* "userdsb1" */
+#define SCOREBOARD_VERSION     1
+#define SCOREBOARD_SLOT_EVENTD 0
+#define SCOREBOARD_SLOTS       (1 + SETTINGS_MAX_WORKERS)
+
+enum process_state {
+    PROCESS_ABSENT,
+    PROCESS_STARTING,
+    PROCESS_READY,
+    PROCESS_DRAINING,
+};
+
+/* Written by the process in the slot, zeroed by the master before each new one. */
+struct scoreboard_slot {
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint32_t pid;
+    _Atomic uint32_t generation;
+    _Atomic uint32_t state; /* enum process_state */
+    _Atomic uint32_t is_database_ready;
+    _Atomic uint64_t heartbeat_us;
+    /* connections that have ended, per listener; the living are passed - closed */
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint32_t closed[SETTINGS_MAX_LISTENERS];
+    /* worker: calls */
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t calls_started;
+    _Atomic uint64_t calls_ok;
+    _Atomic uint64_t calls_failed;    /* any other status */
+    _Atomic uint64_t calls_refused;   /* RESOURCE_EXHAUSTED */
+    _Atomic uint64_t calls_expired;   /* deadline passed while queued: never reached the database */
+    _Atomic uint64_t calls_cancelled; /* client gone while queued: never reached the database */
+    /* worker: the database's side */
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t batches;
+    _Atomic uint64_t batched_requests;
+    _Atomic uint64_t is_relay; /* this worker's relay holds the outbox lock */
+    _Atomic uint64_t outbox_published;
+    _Atomic uint64_t outbox_parked;
+    _Atomic uint64_t outbox_backlog; /* rows known to be waiting */
+    /* worker: consumed events in effect */
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t events_applied;
+    _Atomic uint64_t events_no_op;
+    _Atomic uint64_t events_tombstoned; /* registrations of a deleted id */
+    _Atomic uint64_t
+        events_without_claim; /* registrations whose name is taken or breaks the rules */
+    _Atomic uint64_t events_dead_lettered;
+    /* eventd */
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t kafka_produced;
+    _Atomic uint64_t kafka_produce_errors;
+    _Atomic uint64_t kafka_consumed;
+    _Atomic uint64_t kafka_is_connected;
+};
+
+/* Written by the master alone. */
+struct scoreboard_master_row {
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint32_t passed[SETTINGS_MAX_LISTENERS];
+};
+
+struct scoreboard {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t slot_count;
+    struct scoreboard_master_row master[SCOREBOARD_SLOTS];
+    struct scoreboard_slot slots[SCOREBOARD_SLOTS];
+};
+
+/* Makes a new one in a sealed memfd. *ret_fd belongs to the caller. 0 or negative errno. */
+MUST_CHECK int scoreboard_create(struct scoreboard **ret_scoreboard, int *ret_fd);
+/* Maps the one behind `fd`. -EPROTO when it is none or of another version. */
+MUST_CHECK int scoreboard_open(int fd, struct scoreboard **ret_scoreboard);
+void scoreboard_close(struct scoreboard *scoreboard);
+/* Master: empties a slot, and its row of passed connections, before a new process gets it. */
+void scoreboard_reset_slot(struct scoreboard *scoreboard, uint32_t slot);
+
+/* For the one writer of a counter: no locked instruction. */
+static inline void scoreboard_add(_Atomic uint64_t *counter, uint64_t amount)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + amount,
+        memory_order_relaxed);
+}
+
+#endif

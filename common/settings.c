@@ -1,0 +1,217 @@
+#include "common/settings.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KIB 1024
+#define MIB (1024 * 1024)
+
+#define MASTER SETTING_FOR_MASTER
+#define WORKER SETTING_FOR_WORKER
+#define EVENTD SETTING_FOR_EVENTD
+#define EVERY  (SETTING_FOR_MASTER | SETTING_FOR_WORKER | SETTING_FOR_EVENTD)
+
+#define MEMBER(member) offsetof(struct settings, member)
+#define INTEGER(setting, member, audiences, standard, least, most)                   \
+    {                                                                                \
+        .name = (setting), .type = SETTING_INTEGER, .audience = (audiences),         \
+        .offset = MEMBER(member), .default_integer = (standard), .minimum = (least), \
+        .maximum = (most)                                                            \
+    }
+#define BOOLEAN(setting, member, audiences, standard)                                       \
+    {                                                                                       \
+        .name = (setting), .type = SETTING_BOOLEAN, .audience = (audiences),                \
+        .offset = MEMBER(member), .default_integer = (standard), .minimum = 0, .maximum = 1 \
+    }
+#define STRING(setting, member, audiences, standard)                        \
+    {                                                                       \
+        .name = (setting), .type = SETTING_STRING, .audience = (audiences), \
+        .offset = MEMBER(member), .default_text = (standard)                \
+    }
+#define SECRET(setting, member, audiences, standard)                            \
+    {                                                                           \
+        .name = (setting), .type = SETTING_STRING, .audience = (audiences),     \
+        .offset = MEMBER(member), .default_text = (standard), .is_secret = true \
+    }
+#define CHOICE(setting, member, audiences, standard, names)                    \
+    {                                                                          \
+        .name = (setting), .type = SETTING_CHOICE, .audience = (audiences),    \
+        .offset = MEMBER(member), .default_integer = (standard), .minimum = 0, \
+        .maximum = (int)ARRAY_LENGTH(names) - 2, .choices = (names)            \
+    }
+
+static const char *const core_bridge_names[] = {"auto", "off", NULL};
+static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
+static const char *const format_names[] = {"text", "json", NULL};
+
+static const struct setting_row table[] = {
+    INTEGER("workers", workers, MASTER, 0, 0, SETTINGS_MAX_WORKERS),
+    STRING("run_dir", run_dir, MASTER, "/run/userd"),
+    CHOICE("core_bridge", core_bridge, WORKER, CORE_BRIDGE_AUTO, core_bridge_names),
+
+    SECRET("database.url", database.url, WORKER, "postgresql://userd@127.0.0.1/user_db"),
+    STRING("database.password_file", database.password_file, MASTER, ""),
+    INTEGER("database.connections", database.connections, WORKER, 2, 1, 64),
+    INTEGER("database.connect_timeout_ms", database.connect_timeout_ms, WORKER, 5000, 100, 600000),
+    INTEGER(
+        "database.statement_timeout_ms", database.statement_timeout_ms, WORKER, 5000, 100, 600000),
+
+    STRING("kafka.bootstrap_servers", kafka.bootstrap_servers, EVENTD, "127.0.0.1:9092"),
+    STRING("kafka.group", kafka.group, EVENTD, "user_service"),
+    STRING("kafka.client_id", kafka.client_id, EVENTD, "userd"),
+    STRING("kafka.registration_topic", kafka.registration_topic, EVENTD, "registration"),
+    STRING("kafka.admin_delete_topic", kafka.admin_delete_topic, EVENTD, "admin_delete_user"),
+    STRING("kafka.delete_topic", kafka.delete_topic, EVENTD, "delete"),
+    STRING("kafka.dead_letter_topic", kafka.dead_letter_topic, EVENTD, "user_service.dead_letter"),
+    BOOLEAN("kafka.create_topics", kafka.create_topics, EVENTD, true),
+    INTEGER("kafka.topic_partitions", kafka.topic_partitions, EVENTD, 3, 1, 1000),
+    INTEGER("kafka.topic_replication", kafka.topic_replication, EVENTD, 1, 1, 15),
+    INTEGER("kafka.linger_ms", kafka.linger_ms, EVENTD, 1, 0, 1000),
+    INTEGER("kafka.session_timeout_ms", kafka.session_timeout_ms, EVENTD, 30000, 3500, 600000),
+    INTEGER("kafka.batch_records", kafka.batch_records, EVENTD, 1000, 1, 10000),
+
+    INTEGER("limits.message_bytes", limits.message_bytes, WORKER, 4 * MIB, KIB, 64 * MIB),
+    INTEGER("limits.event_bytes", limits.event_bytes, EVENTD, 64 * KIB, KIB, MIB),
+    INTEGER("limits.queued_calls", limits.queued_calls, WORKER, 10000, 1, 1000000),
+    INTEGER(
+        "limits.streams_per_connection", limits.streams_per_connection, WORKER, 1000, 1, 100000),
+    INTEGER("limits.connections", limits.connections, MASTER, 10000, 1, 1000000),
+    INTEGER(
+        "limits.connections_per_address", limits.connections_per_address, MASTER, 1000, 1, 1000000),
+    INTEGER("limits.handshake_timeout_ms", limits.handshake_timeout_ms, WORKER, 10000, 100, 600000),
+
+    INTEGER("shutdown.drain_timeout_ms", shutdown.drain_timeout_ms, MASTER, 30000, 0, 3600000),
+
+    CHOICE("log.level", log.level, EVERY, LOG_LEVEL_INFO, level_names),
+    CHOICE("log.format", log.format, EVERY, LOG_FORMAT_TEXT, format_names),
+};
+
+const struct setting_row *settings_table(size_t *ret_count)
+{
+    *ret_count = ARRAY_LENGTH(table);
+    return table;
+}
+
+const struct setting_row *settings_find(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(table); i++) {
+        if (strcmp(table[i].name, name) == 0)
+            return &table[i];
+    }
+    return NULL;
+}
+
+static char **text_place(struct settings *settings, const struct setting_row *row)
+{
+    return (char **)(void *)((char *)settings + row->offset);
+}
+
+int *settings_integer(struct settings *settings, const struct setting_row *row)
+{
+    return (int *)(void *)((char *)settings + row->offset);
+}
+
+const int *settings_integer_const(const struct settings *settings, const struct setting_row *row)
+{
+    return (const int *)(const void *)((const char *)settings + row->offset);
+}
+
+const char *settings_text(const struct settings *settings, const struct setting_row *row)
+{
+    return *(char *const *)(const void *)((const char *)settings + row->offset);
+}
+
+static void wipe_text(char **text)
+{
+    if (*text != NULL)
+        explicit_bzero(*text, strlen(*text));
+    free(*text);
+    *text = NULL;
+}
+
+int settings_set_text(struct settings *settings, const struct setting_row *row, const char *text)
+{
+    char *copy = strdup(text);
+    if (copy == NULL)
+        return -ENOMEM;
+    wipe_text(text_place(settings, row));
+    *text_place(settings, row) = copy;
+    return 0;
+}
+
+int settings_init(struct settings *settings)
+{
+    memset(settings, 0, sizeof(*settings));
+    for (size_t i = 0; i < ARRAY_LENGTH(table); i++) {
+        if (table[i].type != SETTING_STRING) {
+            *settings_integer(settings, &table[i]) = table[i].default_integer;
+            continue;
+        }
+        if (settings_set_text(settings, &table[i], table[i].default_text) < 0) {
+            settings_cleanup(settings);
+            return -ENOMEM;
+        }
+    }
+    return 0;
+}
+
+static void cleanup_listener(struct settings_listener *listener)
+{
+    for (size_t i = 0; i < listener->service_count; i++)
+        free(listener->services[i]);
+    free(listener->services);
+    free(listener->name);
+    free(listener->address);
+}
+
+void settings_cleanup(struct settings *settings)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(table); i++) {
+        if (table[i].type == SETTING_STRING)
+            wipe_text(text_place(settings, &table[i]));
+    }
+    for (size_t i = 0; i < settings->listener_count; i++)
+        cleanup_listener(&settings->listeners[i]);
+    memset(settings, 0, sizeof(*settings));
+}
+
+int settings_add_listener(struct settings *settings, const char *name, const char *address,
+    struct settings_listener **ret_listener)
+{
+    if (settings->listener_count >= SETTINGS_MAX_LISTENERS)
+        return -ENOSPC;
+    struct settings_listener listener = {.name = strdup(name), .address = strdup(address)};
+    if (listener.name == NULL || listener.address == NULL) {
+        cleanup_listener(&listener);
+        return -ENOMEM;
+    }
+    *ret_listener = &settings->listeners[settings->listener_count++];
+    **ret_listener = listener;
+    return 0;
+}
+
+int settings_listener_add_service(struct settings_listener *listener, const char *service)
+{
+    char **services =
+        reallocarray(listener->services, listener->service_count + 1, sizeof(*services));
+    if (services == NULL)
+        return -ENOMEM;
+    listener->services = services;
+    services[listener->service_count] = strdup(service);
+    if (services[listener->service_count] == NULL)
+        return -ENOMEM;
+    listener->service_count++;
+    return 0;
+}
+
+unsigned int settings_worker_count(const struct settings *settings)
+{
+    if (settings->workers > 0)
+        return (unsigned int)settings->workers;
+    cpu_set_t cores;
+    int count = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
+    return count > SETTINGS_MAX_WORKERS ? SETTINGS_MAX_WORKERS : (unsigned int)count;
+}

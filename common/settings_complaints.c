@@ -1,0 +1,39 @@
+#include "common/settings_complaints.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define COMPLAINT_SIZE 512
+
+void settings_complaints_add(struct settings_complaints *complaints, const char *file,
+    unsigned int line, const char *format, ...)
+{
+    char what[COMPLAINT_SIZE];
+    char place[COMPLAINT_SIZE] = "";
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(what, sizeof(what), format, arguments);
+    va_end(arguments);
+    if (file != NULL && line > 0)
+        (void)snprintf(place, sizeof(place), "%s:%u: ", file, line);
+    else if (file != NULL)
+        (void)snprintf(place, sizeof(place), "%s: ", file);
+
+    char *longer = NULL;
+    int length = complaints->text == NULL
+                     ? asprintf(&longer, "%s%s", place, what)
+                     : asprintf(&longer, "%s\n%s%s", complaints->text, place, what);
+    complaints->count++; /* counted even without memory for its text: a bad file must never pass */
+    if (length < 0)
+        return;
+    free(complaints->text);
+    complaints->text = longer;
+}
+
+void settings_complaints_cleanup(struct settings_complaints *complaints)
+{
+    free(complaints->text);
+    complaints->text = NULL;
+    complaints->count = 0;
+}

@@ -1,0 +1,21 @@
+/* What is wrong with a configuration: all of it, one line each, "file:line: what is wrong, what was
+ * expected". */
+#ifndef USERD_COMMON_SETTINGS_COMPLAINTS_H
+#define USERD_COMMON_SETTINGS_COMPLAINTS_H
+
+#include <stddef.h>
+
+#include "common/attributes.h"
+
+struct settings_complaints {
+    char *text; /* owned; lines joined by line feeds, NULL when there are none */
+    size_t count;
+};
+
+/* Adds one line of at most 511 bytes. `file` NULL: the complaint names its own place. `line` 0: not
+ * known. */
+void settings_complaints_add(struct settings_complaints *complaints, const char *file,
+    unsigned int line, const char *format, ...) PRINTF_LIKE(4, 5);
+void settings_complaints_cleanup(struct settings_complaints *complaints);
+
+#endif

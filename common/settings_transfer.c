@@ -1,0 +1,139 @@
+#include "common/settings_transfer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One allocation for the frame and all that it points to beside the settings' own strings. */
+struct packed_start {
+    Userd__Ipc__Start start;
+    Userd__Ipc__SettingValue *values;
+    Userd__Ipc__SettingValue **value_pointers;
+    Userd__Ipc__Listener listeners[SETTINGS_MAX_LISTENERS];
+    Userd__Ipc__Listener *listener_pointers[SETTINGS_MAX_LISTENERS];
+};
+
+/* The message's strings are not const, though packing only reads them. */
+static char *borrow(const char *text)
+{
+    union {
+        const char *read_only;
+        char *plain;
+    } alias = {.read_only = text};
+    return alias.plain;
+}
+
+static void pack_value(
+    const struct settings *settings, const struct setting_row *row, Userd__Ipc__SettingValue *value)
+{
+    userd__ipc__setting_value__init(value);
+    value->name = borrow(row->name);
+    if (row->type == SETTING_STRING) {
+        value->value_case = USERD__IPC__SETTING_VALUE__VALUE_TEXT;
+        value->text = borrow(settings_text(settings, row));
+    } else {
+        value->value_case = USERD__IPC__SETTING_VALUE__VALUE_INTEGER;
+        value->integer = *settings_integer_const(settings, row);
+    }
+}
+
+static void pack_listeners(const struct settings *settings, struct packed_start *packed)
+{
+    for (size_t i = 0; i < settings->listener_count; i++) {
+        const struct settings_listener *from = &settings->listeners[i];
+        userd__ipc__listener__init(&packed->listeners[i]);
+        packed->listeners[i].name = from->name;
+        packed->listeners[i].address = from->address;
+        packed->listeners[i].services = from->services;
+        packed->listeners[i].n_services = from->service_count;
+        packed->listener_pointers[i] = &packed->listeners[i];
+    }
+    packed->start.listeners = packed->listener_pointers;
+    packed->start.n_listeners = settings->listener_count;
+}
+
+int settings_transfer_pack(const struct settings *settings, enum setting_audience audience,
+    uint32_t slot, uint32_t generation, Userd__Ipc__Start **ret_start)
+{
+    size_t row_count = 0;
+    const struct setting_row *rows = settings_table(&row_count);
+    struct packed_start *packed = calloc(1, sizeof(*packed));
+    if (packed == NULL)
+        return -ENOMEM;
+    userd__ipc__start__init(&packed->start);
+    packed->values = calloc(row_count, sizeof(*packed->values));
+    packed->value_pointers = calloc(
+        row_count, sizeof(Userd__Ipc__SettingValue
+                           *)); /* NOLINT(bugprone-sizeof-expression): an array of pointers */
+    if (packed->values == NULL || packed->value_pointers == NULL) {
+        settings_transfer_free(&packed->start);
+        return -ENOMEM;
+    }
+    size_t used = 0;
+    for (size_t i = 0; i < row_count; i++) {
+        if ((rows[i].audience & (unsigned int)audience) == 0)
+            continue;
+        pack_value(settings, &rows[i], &packed->values[used]);
+        packed->value_pointers[used] = &packed->values[used];
+        used++;
+    }
+    packed->start.slot = slot;
+    packed->start.generation = generation;
+    packed->start.settings = packed->value_pointers;
+    packed->start.n_settings = used;
+    if (audience == SETTING_FOR_WORKER)
+        pack_listeners(settings, packed);
+    *ret_start = &packed->start;
+    return 0;
+}
+
+void settings_transfer_free(Userd__Ipc__Start *start)
+{
+    if (start == NULL)
+        return;
+    struct packed_start *packed = CONTAINER_OF(start, struct packed_start, start);
+    free(packed->values);
+    free(packed->value_pointers);
+    free(packed);
+}
+
+static int unpack_value(const Userd__Ipc__SettingValue *value, struct settings *settings)
+{
+    const struct setting_row *row = settings_find(value->name);
+    if (row == NULL)
+        return -EPROTO;
+    if (row->type == SETTING_STRING) {
+        if (value->value_case != USERD__IPC__SETTING_VALUE__VALUE_TEXT)
+            return -EPROTO;
+        return settings_set_text(settings, row, value->text);
+    }
+    if (value->value_case != USERD__IPC__SETTING_VALUE__VALUE_INTEGER ||
+        value->integer < row->minimum || value->integer > row->maximum)
+        return -EPROTO;
+    *settings_integer(settings, row) = (int)value->integer;
+    return 0;
+}
+
+static int unpack_listener(const Userd__Ipc__Listener *from, struct settings *settings)
+{
+    struct settings_listener *listener = NULL;
+    int result = settings_add_listener(settings, from->name, from->address, &listener);
+    for (size_t i = 0; result == 0 && i < from->n_services; i++)
+        result = settings_listener_add_service(listener, from->services[i]);
+    return result;
+}
+
+int settings_transfer_unpack(const Userd__Ipc__Start *start, struct settings *ret_settings)
+{
+    struct settings settings CLEANUP(settings_cleanup) = {0};
+    int result = settings_init(&settings);
+    for (size_t i = 0; result == 0 && i < start->n_settings; i++)
+        result = unpack_value(start->settings[i], &settings);
+    for (size_t i = 0; result == 0 && i < start->n_listeners; i++)
+        result = unpack_listener(start->listeners[i], &settings);
+    if (result < 0)
+        return result;
+    *ret_settings = settings;
+    memset(&settings, 0, sizeof(settings));
+    return 0;
+}
