@@ -1,0 +1,152 @@
+#include "master/command_check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "common/database_url.h"
+#include "common/settings.h"
+#include "master/command_options.h"
+
+#define DATABASE_URL_SETTING "database.url"
+#define REDACTED             "***"
+
+/* A libconfig string: its escapes are those of C that are written here. */
+static void print_string(const char *text)
+{
+    (void)putchar('"');
+    for (; *text != '\0'; text++) {
+        unsigned char byte = (unsigned char)*text;
+        if (byte == '"' || byte == '\\')
+            (void)printf("\\%c", byte);
+        else if (byte < ' ' || byte == 0x7f)
+            (void)printf("\\x%02x", byte);
+        else
+            (void)putchar(byte);
+    }
+    (void)putchar('"');
+}
+
+static void print_secret(const struct setting_row *row, const char *text)
+{
+    char *redacted = NULL;
+    if (strcmp(row->name, DATABASE_URL_SETTING) == 0)
+        redacted = database_url_redact(text);
+    print_string(redacted != NULL ? redacted : REDACTED);
+    free(redacted);
+}
+
+static void print_text(const struct settings *settings, const struct setting_row *row)
+{
+    const char *text = settings_text(settings, row);
+    if (text == NULL)
+        text = "";
+    if (row->is_secret)
+        print_secret(row, text);
+    else
+        print_string(text);
+}
+
+static void print_value(struct settings *settings, const struct setting_row *row)
+{
+    switch (row->type) {
+    case SETTING_INTEGER:
+        (void)printf("%d", *settings_integer(settings, row));
+        break;
+    case SETTING_BOOLEAN:
+        (void)printf("%s", *settings_integer(settings, row) != 0 ? "true" : "false");
+        break;
+    case SETTING_STRING:
+        print_text(settings, row);
+        break;
+    case SETTING_CHOICE:
+        print_string(row->choices[*settings_integer(settings, row)]);
+        break;
+    }
+}
+
+static void print_listeners(const struct settings *settings)
+{
+    (void)printf("listeners = (");
+    for (size_t i = 0; i < settings->listener_count; i++) {
+        const struct settings_listener *listener = &settings->listeners[i];
+        (void)printf("%s\n  { name = ", i == 0 ? "" : ",");
+        print_string(listener->name);
+        (void)printf("; address = ");
+        print_string(listener->address);
+        (void)printf("; services = [ ");
+        for (size_t j = 0; j < listener->service_count; j++) {
+            (void)printf("%s", j == 0 ? "" : ", ");
+            print_string(listener->services[j]);
+        }
+        (void)printf(" ]; }");
+    }
+    (void)printf("\n);\n");
+}
+
+static size_t group_length(const struct setting_row *row)
+{
+    const char *dot = strchr(row->name, '.');
+    return dot == NULL ? 0 : (size_t)(dot - row->name);
+}
+
+static bool is_same_group(const struct setting_row *left, const struct setting_row *right)
+{
+    size_t length = group_length(left);
+    return length == group_length(right) && strncmp(left->name, right->name, length) == 0;
+}
+
+static bool is_first_of_group(const struct setting_row *table, size_t index)
+{
+    for (size_t i = 0; i < index; i++)
+        if (is_same_group(&table[i], &table[index]))
+            return false;
+    return true;
+}
+
+static void print_group(
+    struct settings *settings, const struct setting_row *table, size_t count, size_t first)
+{
+    size_t length = group_length(&table[first]);
+    const char *indent = length > 0 ? "  " : "";
+    if (length > 0)
+        (void)printf("%.*s = {\n", (int)length, table[first].name);
+    for (size_t i = first; i < count; i++) {
+        if (!is_same_group(&table[i], &table[first]))
+            continue;
+        (void)printf("%s%s = ", indent, table[i].name + (length > 0 ? length + 1 : 0));
+        print_value(settings, &table[i]);
+        (void)printf(";\n");
+    }
+    if (length > 0)
+        (void)printf("};\n");
+}
+
+static void print_settings(struct settings *settings)
+{
+    size_t count = 0;
+    const struct setting_row *table = settings_table(&count);
+    for (size_t i = 0; i < count; i++)
+        if (is_first_of_group(table, i))
+            print_group(settings, table, count, i);
+    print_listeners(settings);
+}
+
+int command_check(int argc, char **argv)
+{
+    struct command_options options;
+    int status = command_options_parse(argc, argv, COMMAND_CHECK_USAGE, &options);
+    if (status != EX_OK)
+        return status;
+    if (options.has_migrate || options.word_count > 0)
+        return command_options_refuse(COMMAND_CHECK_USAGE, "check takes the file and nothing else");
+
+    struct settings settings;
+    status = command_options_read_settings(options.file, &settings);
+    if (status != EX_OK)
+        return status;
+    print_settings(&settings);
+    settings_cleanup(&settings);
+    return fflush(stdout) == 0 && !ferror(stdout) ? EX_OK : EX_IOERR;
+}

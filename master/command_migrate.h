@@ -1,0 +1,9 @@
+/* `userd migrate`: brings the schema up or down, or says where it stands. */
+#ifndef USERD_MASTER_COMMAND_MIGRATE_H
+#define USERD_MASTER_COMMAND_MIGRATE_H
+
+#define COMMAND_MIGRATE_USAGE "migrate up | down [N] | status [-c FILE]"
+
+int command_migrate(int argc, char **argv);
+
+#endif

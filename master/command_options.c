@@ -1,0 +1,84 @@
+#include "master/command_options.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "common/settings_file.h"
+#include "master/listener_address.h"
+
+int command_options_refuse(const char *usage, const char *reason)
+{
+    (void)fprintf(stderr, "userd: %s\nusage: userd %s\n", reason, usage);
+    return EX_USAGE;
+}
+
+int command_options_parse(
+    int argc, char **argv, const char *usage, struct command_options *ret_options)
+{
+    static const struct option known[] = {
+        {.name = "config", .has_arg = required_argument, .val = 'c'},
+        {.name = "migrate", .has_arg = no_argument, .val = 'm'},
+        {0},
+    };
+    struct command_options options = {.file = SETTINGS_FILE_DEFAULT};
+    opterr = 0;
+    optind = 1;
+    int option = 0;
+    while ((option = getopt_long(argc, argv, ":c:", known, NULL)) != -1) {
+        switch (option) {
+        case 'c':
+            options.file = optarg;
+            break;
+        case 'm':
+            options.has_migrate = true;
+            break;
+        case ':':
+            return command_options_refuse(usage, "an option lacks its value");
+        default:
+            return command_options_refuse(usage, "an option is not known");
+        }
+    }
+    options.words = argv + optind;
+    options.word_count = argc - optind;
+    *ret_options = options;
+    return EX_OK;
+}
+
+static int check_addresses(const char *file, const struct settings *settings)
+{
+    int status = EX_OK;
+    for (size_t i = 0; i < settings->listener_count; i++) {
+        const struct settings_listener *listener = &settings->listeners[i];
+        struct listener_address address;
+        const char *expected = NULL;
+        if (listener_address_parse(listener->address, &address, &expected) == 0)
+            continue;
+        (void)fprintf(stderr, "%s:%u: address \"%s\" of listener %s cannot be read, expected %s\n",
+            file, listener->line, listener->address, listener->name, expected);
+        status = EX_CONFIG;
+    }
+    return status;
+}
+
+int command_options_read_settings(const char *file, struct settings *ret_settings)
+{
+    struct settings_complaints complaints = {0};
+    struct settings settings = {0};
+    int result = settings_file_read(file, &settings, &complaints);
+    if (result < 0) {
+        (void)fprintf(
+            stderr, "%s\n", complaints.text != NULL ? complaints.text : strerror(-result));
+        settings_complaints_cleanup(&complaints);
+        return EX_CONFIG;
+    }
+    settings_complaints_cleanup(&complaints);
+    int status = check_addresses(file, &settings);
+    if (status != EX_OK) {
+        settings_cleanup(&settings);
+        return status;
+    }
+    *ret_settings = settings;
+    return EX_OK;
+}

@@ -1,0 +1,29 @@
+/* What the commands share: their options, and reading the configuration with complaints for a
+ * person. */
+#ifndef USERD_MASTER_COMMAND_OPTIONS_H
+#define USERD_MASTER_COMMAND_OPTIONS_H
+
+#include <stdbool.h>
+
+#include "common/attributes.h"
+#include "common/settings.h"
+
+struct command_options {
+    const char *file; /* -c, --config; SETTINGS_FILE_DEFAULT unless given */
+    bool has_migrate; /* --migrate */
+    char **words;     /* what is left of the command line */
+    int word_count;
+};
+
+/* `argv[0]` is the command's name. EX_OK, or EX_USAGE with the reason and `usage` on standard
+ * error. */
+MUST_CHECK int command_options_parse(
+    int argc, char **argv, const char *usage, struct command_options *ret_options);
+/* Says what was wrong and how the command is used; EX_USAGE. */
+MUST_CHECK int command_options_refuse(const char *usage, const char *reason);
+
+/* EX_OK, or EX_CONFIG with every complaint on standard error as "file:line: what, expected". The
+ * caller cleans up. */
+MUST_CHECK int command_options_read_settings(const char *file, struct settings *ret_settings);
+
+#endif

@@ -1,0 +1,350 @@
+#include "master/connection_dispatch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "common/file_descriptor.h"
+#include "common/log.h"
+#include "master/address_limit.h"
+#include "master/worker_choice.h"
+
+#define ACCEPTS_PER_WAKE 64 /* then the other listeners and the children get their turn */
+#define CHANNEL_ROOM_BYTES                                                \
+    4096 /* frames that a worker has not read yet: over this it is behind \
+          */
+#define RETRY_PAUSE_US     20000
+#define TIMER_ACCURACY_US  1000
+#define LOG_LINES_A_SECOND 2
+
+struct dispatch_source {
+    struct connection_dispatch *dispatch;
+    uint32_t listener;       /* number */
+    sd_event_source *source; /* owned */
+    uint32_t last_slot;      /* served last: ties go round from here */
+};
+
+struct connection_dispatch {
+    struct connection_dispatch_options options;
+    struct dispatch_source sources[SETTINGS_MAX_LISTENERS];
+    struct address_limit *address_limit; /* owned */
+    sd_event_source *retry;              /* owned; armed while paused for a passing reason */
+    int reserve_fd;                      /* owned; given up for a moment when descriptors run out */
+    uint32_t generation;
+    struct log_limit refusal_log;
+    struct log_limit failure_log;
+};
+
+struct candidates {
+    struct worker_candidate workers[SETTINGS_MAX_WORKERS];
+    size_t count;
+    bool is_any_behind; /* READY, but its channel is full */
+};
+
+static uint32_t living_connections(
+    const struct scoreboard *scoreboard, uint32_t slot, uint32_t listener)
+{
+    uint32_t passed =
+        atomic_load_explicit(&scoreboard->master[slot].passed[listener], memory_order_relaxed);
+    uint32_t closed =
+        atomic_load_explicit(&scoreboard->slots[slot].closed[listener], memory_order_relaxed);
+    return passed - closed; /* both go round at 2^32 */
+}
+
+static uint32_t all_living_connections(const struct connection_dispatch *dispatch)
+{
+    const struct connection_dispatch_options *options = &dispatch->options;
+    uint32_t total = 0;
+    for (uint32_t slot = SCOREBOARD_SLOT_EVENTD + 1; slot < SCOREBOARD_SLOTS; slot++) {
+        if (child_table_state(options->children, slot) == PROCESS_ABSENT)
+            continue;
+        for (uint32_t i = 0; i < options->listener_count; i++)
+            total += living_connections(options->scoreboard, slot, i);
+    }
+    return total;
+}
+
+/* A worker may also drain because someone signalled it: then only its own slot says so. */
+static bool is_serving(const struct connection_dispatch *dispatch, uint32_t slot)
+{
+    const struct connection_dispatch_options *options = &dispatch->options;
+    const struct scoreboard_slot *own = &options->scoreboard->slots[slot];
+    return child_table_state(options->children, slot) == PROCESS_READY &&
+           child_table_generation(options->children, slot) == dispatch->generation &&
+           atomic_load_explicit(&own->state, memory_order_relaxed) == PROCESS_READY;
+}
+
+static void collect_candidates(const struct connection_dispatch *dispatch, uint32_t listener,
+    struct candidates *ret_candidates)
+{
+    const struct connection_dispatch_options *options = &dispatch->options;
+    ret_candidates->count = 0;
+    ret_candidates->is_any_behind = false;
+    for (uint32_t slot = SCOREBOARD_SLOT_EVENTD + 1; slot < SCOREBOARD_SLOTS; slot++) {
+        if (!is_serving(dispatch, slot))
+            continue;
+        if (child_table_queued_bytes(options->children, slot) > CHANNEL_ROOM_BYTES) {
+            ret_candidates->is_any_behind = true;
+            continue;
+        }
+        ret_candidates->workers[ret_candidates->count++] = (struct worker_candidate){
+            .slot = slot,
+            .living = living_connections(options->scoreboard, slot, listener),
+            .can_take = true,
+        };
+    }
+}
+
+static void set_accepting(struct connection_dispatch *dispatch, int state)
+{
+    for (size_t i = 0; i < dispatch->options.listener_count; i++)
+        (void)sd_event_source_set_enabled(dispatch->sources[i].source, state);
+}
+
+static int on_retry(sd_event_source *source, uint64_t time_us, void *userdata)
+{
+    (void)source;
+    (void)time_us;
+    connection_dispatch_refresh(userdata);
+    return 0;
+}
+
+/* Pauses until a refresh, or for a moment when the reason passes by itself. */
+static void pause_accepting(struct connection_dispatch *dispatch, bool is_for_a_moment)
+{
+    set_accepting(dispatch, SD_EVENT_OFF);
+    if (!is_for_a_moment)
+        return;
+    dispatch->retry = sd_event_source_disable_unref(dispatch->retry);
+    int result = sd_event_add_time_relative(dispatch->options.event, &dispatch->retry,
+        CLOCK_MONOTONIC, RETRY_PAUSE_US, TIMER_ACCURACY_US, on_retry, dispatch);
+    if (result < 0) /* better busy than deaf */
+        set_accepting(dispatch, SD_EVENT_ON);
+}
+
+static void log_refusal(struct connection_dispatch *dispatch, uint32_t listener, const char *reason)
+{
+    unsigned int suppressed = 0;
+    if (log_limit_allows(&dispatch->refusal_log, LOG_LINES_A_SECOND, &suppressed))
+        log_warn("connection refused listener=%s reason=\"%s\" suppressed=%u",
+            dispatch->options.listeners[listener].name, reason, suppressed);
+}
+
+static int64_t now_us(const struct connection_dispatch *dispatch)
+{
+    uint64_t now = 0;
+    (void)sd_event_now(dispatch->options.event, CLOCK_MONOTONIC, &now);
+    return (int64_t)now;
+}
+
+static bool is_within_limits(
+    struct connection_dispatch *dispatch, uint32_t listener, const struct sockaddr_storage *address)
+{
+    const struct connection_dispatch_options *options = &dispatch->options;
+    if (all_living_connections(dispatch) >= options->connections_max) {
+        log_refusal(dispatch, listener, "limits.connections reached");
+        return false;
+    }
+    if (!address_limit_allows(dispatch->address_limit, (const struct sockaddr *)address,
+            options->connections_per_address_max, now_us(dispatch))) {
+        log_refusal(dispatch, listener, "limits.connections_per_address reached");
+        return false;
+    }
+    return true;
+}
+
+static int send_connection(
+    struct connection_dispatch *dispatch, uint32_t slot, uint32_t listener, int fd)
+{
+    Userd__Ipc__Connection connection = USERD__IPC__CONNECTION__INIT;
+    connection.listener = listener;
+    Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
+    frame.body_case = USERD__IPC__FRAME__BODY_CONNECTION;
+    frame.connection = &connection;
+    return child_table_send(dispatch->options.children, slot, &frame, fd);
+}
+
+static void count_passed(struct connection_dispatch *dispatch, uint32_t slot, uint32_t listener)
+{
+    _Atomic uint32_t *passed = &dispatch->options.scoreboard->master[slot].passed[listener];
+    uint32_t before = atomic_load_explicit(passed, memory_order_relaxed);
+    atomic_store_explicit(passed, before + 1, memory_order_relaxed);
+}
+
+/* Tries the best worker, then the next best. `fd` stays the caller's, to be closed either way. */
+static void pass_connection(struct dispatch_source *source, struct candidates *candidates, int fd,
+    const struct sockaddr_storage *address)
+{
+    struct connection_dispatch *dispatch = source->dispatch;
+    int result = -ENOTCONN;
+    for (;;) {
+        int chosen = worker_choice_next(candidates->workers, candidates->count, source->last_slot);
+        if (chosen < 0)
+            break;
+        uint32_t slot = candidates->workers[chosen].slot;
+        result = send_connection(dispatch, slot, source->listener, fd);
+        if (result < 0) {
+            candidates->workers[chosen].can_take = false;
+            continue;
+        }
+        source->last_slot = slot;
+        count_passed(dispatch, slot, source->listener);
+        result = address_limit_add(
+            dispatch->address_limit, fd, (const struct sockaddr *)address, slot, now_us(dispatch));
+        if (result < 0)
+            log_debug("connection not counted by address error=\"%s\"", strerror(-result));
+        return;
+    }
+    unsigned int suppressed = 0;
+    if (log_limit_allows(&dispatch->failure_log, LOG_LINES_A_SECOND, &suppressed))
+        log_warn("connection not passed listener=%s error=\"%s\" suppressed=%u",
+            dispatch->options.listeners[source->listener].name, strerror(-result), suppressed);
+}
+
+/* Out of descriptors: the reserve makes room to take one connection from the backlog and close it.
+ */
+static void shed_connection(struct connection_dispatch *dispatch, int listener_fd)
+{
+    fd_close(&dispatch->reserve_fd);
+    int fd = accept4(listener_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    fd_close(&fd);
+    dispatch->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+/* Nothing came out of accept4(). True: try the next one. */
+static bool handle_accept_error(struct dispatch_source *source, int error)
+{
+    struct connection_dispatch *dispatch = source->dispatch;
+    const struct listener *listener = &dispatch->options.listeners[source->listener];
+    if (error == EAGAIN)
+        return false;
+    bool is_out_of_descriptors = error == EMFILE || error == ENFILE;
+    bool is_out_of_memory = error == ENOBUFS || error == ENOMEM;
+    if (!is_out_of_descriptors && !is_out_of_memory)
+        return true; /* that connection's own trouble: accept(2), "Error handling" */
+
+    unsigned int suppressed = 0;
+    if (log_limit_allows(&dispatch->failure_log, LOG_LINES_A_SECOND, &suppressed))
+        log_error("accept failed, connection closed listener=%s error=\"%s\" suppressed=%u",
+            listener->name, strerror(error), suppressed);
+    if (is_out_of_descriptors)
+        shed_connection(dispatch, listener->fd);
+    pause_accepting(dispatch, true);
+    return false;
+}
+
+/* False: nothing more to do for now. */
+static bool accept_one(struct dispatch_source *source, int listener_fd)
+{
+    struct connection_dispatch *dispatch = source->dispatch;
+    struct candidates candidates;
+    collect_candidates(dispatch, source->listener, &candidates);
+    if (candidates.count == 0) {
+        pause_accepting(dispatch, candidates.is_any_behind);
+        return false;
+    }
+
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
+    socklen_t length = sizeof(address);
+    int fd CLEANUP(fd_close) =
+        accept4(listener_fd, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0)
+        return handle_accept_error(source, errno);
+    if (!is_within_limits(dispatch, source->listener, &address))
+        return true;
+    const int on = 1;
+    if (!dispatch->options.listeners[source->listener].is_unix)
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    pass_connection(source, &candidates, fd, &address);
+    return true;
+}
+
+static int on_acceptable(sd_event_source *event_source, int fd, uint32_t revents, void *userdata)
+{
+    (void)event_source;
+    (void)revents;
+    struct dispatch_source *source = userdata;
+    for (int i = 0; i < ACCEPTS_PER_WAKE; i++)
+        if (!accept_one(source, fd))
+            break;
+    return 0;
+}
+
+static int add_sources(struct connection_dispatch *dispatch)
+{
+    for (uint32_t i = 0; i < dispatch->options.listener_count; i++) {
+        struct dispatch_source *source = &dispatch->sources[i];
+        *source = (struct dispatch_source){.dispatch = dispatch, .listener = i};
+        int result = sd_event_add_io(dispatch->options.event, &source->source,
+            dispatch->options.listeners[i].fd, EPOLLIN, on_acceptable, source);
+        if (result < 0)
+            return result;
+    }
+    set_accepting(dispatch, SD_EVENT_OFF);
+    return 0;
+}
+
+int connection_dispatch_new(
+    const struct connection_dispatch_options *options, struct connection_dispatch **ret_dispatch)
+{
+    struct connection_dispatch *dispatch = calloc(1, sizeof(*dispatch));
+    if (dispatch == NULL)
+        return -ENOMEM;
+    dispatch->options = *options;
+    dispatch->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    int result = dispatch->reserve_fd < 0 ? -errno : 0;
+    if (result == 0)
+        result = address_limit_new(options->connections_max, &dispatch->address_limit);
+    if (result == 0)
+        result = add_sources(dispatch);
+    if (result < 0) {
+        (void)connection_dispatch_free(dispatch);
+        return result;
+    }
+    *ret_dispatch = dispatch;
+    return 0;
+}
+
+struct connection_dispatch *connection_dispatch_free(struct connection_dispatch *dispatch)
+{
+    if (dispatch == NULL)
+        return NULL;
+    for (size_t i = 0; i < SETTINGS_MAX_LISTENERS; i++)
+        (void)sd_event_source_disable_unref(dispatch->sources[i].source);
+    (void)sd_event_source_disable_unref(dispatch->retry);
+    (void)address_limit_free(dispatch->address_limit);
+    fd_close(&dispatch->reserve_fd);
+    free(dispatch);
+    return NULL;
+}
+
+int connection_dispatch_set_limits(struct connection_dispatch *dispatch,
+    unsigned int connections_max, unsigned int connections_per_address_max)
+{
+    int result = address_limit_reserve(dispatch->address_limit, connections_max);
+    dispatch->options.connections_max = connections_max;
+    dispatch->options.connections_per_address_max = connections_per_address_max;
+    return result;
+}
+
+void connection_dispatch_set_generation(struct connection_dispatch *dispatch, uint32_t generation)
+{
+    dispatch->generation = generation;
+    connection_dispatch_refresh(dispatch);
+}
+
+void connection_dispatch_refresh(struct connection_dispatch *dispatch)
+{
+    dispatch->retry = sd_event_source_disable_unref(dispatch->retry);
+    set_accepting(dispatch, SD_EVENT_ON);
+}
+
+void connection_dispatch_forget_slot(struct connection_dispatch *dispatch, uint32_t slot)
+{
+    address_limit_forget_slot(dispatch->address_limit, slot);
+}

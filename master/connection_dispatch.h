@@ -1,0 +1,46 @@
+/* Accepts connections and passes each to the READY worker with the fewest of that listener. Never
+ * reads a byte of one.
+ *
+ * While no worker can take one nothing is accepted: the kernel's backlog holds them. Over a limit a
+ * connection is closed at once. When descriptors run out a reserve is given up for a moment to
+ * accept and close, so that clients see an answer and the loop does not spin.
+ */
+#ifndef USERD_MASTER_CONNECTION_DISPATCH_H
+#define USERD_MASTER_CONNECTION_DISPATCH_H
+
+#include <systemd/sd-event.h>
+
+#include "common/scoreboard.h"
+#include "master/child_table.h"
+#include "master/listener.h"
+
+struct connection_dispatch;
+
+struct connection_dispatch_options {
+    sd_event *event;
+    struct child_table *children;
+    struct scoreboard *scoreboard;
+    const struct listener *listeners; /* all must outlive the dispatch */
+    size_t listener_count;
+    unsigned int connections_max;
+    unsigned int connections_per_address_max;
+};
+
+/* Accepts nothing before the first refresh. */
+MUST_CHECK int connection_dispatch_new(
+    const struct connection_dispatch_options *options, struct connection_dispatch **ret_dispatch);
+/* Stops accepting; the listeners stay the caller's. NULL is fine. Always returns NULL. */
+struct connection_dispatch *connection_dispatch_free(struct connection_dispatch *dispatch);
+
+/* Living connections over a lowered limit stay. -ENOMEM: both hold, but connections over the former
+ * limit are not counted by address. */
+MUST_CHECK int connection_dispatch_set_limits(struct connection_dispatch *dispatch,
+    unsigned int connections_max, unsigned int connections_per_address_max);
+/* Only workers of this generation get connections from now on. */
+void connection_dispatch_set_generation(struct connection_dispatch *dispatch, uint32_t generation);
+/* Something has changed that may let a worker take connections: looks again. */
+void connection_dispatch_refresh(struct connection_dispatch *dispatch);
+/* The process in `slot` is gone, and its connections with it. */
+void connection_dispatch_forget_slot(struct connection_dispatch *dispatch, uint32_t slot);
+
+#endif

@@ -1,0 +1,239 @@
+#include "master/listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "common/file_descriptor.h"
+#include "common/log.h"
+
+/* Connections that wait while no worker is ready; the kernel caps it at net.core.somaxconn. */
+#define LISTEN_BACKLOG 4096
+
+int listener_inheritance_take(struct listener_inheritance *ret_inheritance)
+{
+    char **names = NULL;
+    int count = sd_listen_fds_with_names(true, &names);
+    if (count < 0)
+        return count;
+    *ret_inheritance = (struct listener_inheritance){
+        .first_fd = SD_LISTEN_FDS_START, .count = count, .names = names};
+    return 0;
+}
+
+void listener_inheritance_cleanup(struct listener_inheritance *inheritance)
+{
+    for (int i = 0; i < inheritance->count; i++) {
+        if (inheritance->names[i] == NULL)
+            continue;
+        log_warn("inherited socket closed name=%s reason=\"no listener has this name\"",
+            inheritance->names[i]);
+        (void)close(inheritance->first_fd + i);
+        free(inheritance->names[i]);
+    }
+    free(inheritance->names);
+    *inheritance = (struct listener_inheritance){0};
+}
+
+/* The inherited socket of that name, or -1. */
+static int claim_inherited(struct listener_inheritance *inheritance, const char *name)
+{
+    for (int i = 0; i < inheritance->count; i++) {
+        if (inheritance->names[i] == NULL || strcmp(inheritance->names[i], name) != 0)
+            continue;
+        free(inheritance->names[i]);
+        inheritance->names[i] = NULL;
+        return inheritance->first_fd + i;
+    }
+    return -1;
+}
+
+static int adopt_inherited(int fd)
+{
+    int is_listening = sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1);
+    if (is_listening < 0)
+        return is_listening;
+    if (is_listening == 0)
+        return -ENOTSOCK;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+        fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        return -errno;
+    return 0;
+}
+
+static int bind_socket(int family, const struct sockaddr *address, socklen_t length, int *ret_fd)
+{
+    int fd CLEANUP(fd_close) = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    const int on = 1;
+    const int off = 0;
+    if (family != AF_UNIX && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
+        return -errno;
+    /* "[::]" takes IPv4 clients too, whatever net.ipv6.bindv6only says. */
+    if (family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) < 0)
+        return -errno;
+    if (bind(fd, address, length) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
+        return -errno;
+    *ret_fd = fd_take(&fd);
+    return 0;
+}
+
+/* A socket file that nobody answers on is left over from a killed process. A living one is not ours
+ * to take. */
+static int remove_stale_socket(const struct sockaddr_un *address)
+{
+    struct stat status;
+    if (lstat(address->sun_path, &status) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (!S_ISSOCK(status.st_mode))
+        return -EEXIST;
+    int fd CLEANUP(fd_close) = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN)
+        return -EADDRINUSE;
+    if (errno != ECONNREFUSED)
+        return -errno;
+    if (unlink(address->sun_path) < 0 && errno != ENOENT)
+        return -errno;
+    log_info("stale socket removed path=%s", address->sun_path);
+    return 0;
+}
+
+static int open_unix(const struct listener_address *address, int *ret_fd)
+{
+    struct sockaddr_un local = {.sun_family = AF_UNIX};
+    memcpy(local.sun_path, address->path, sizeof(local.sun_path));
+    int result = remove_stale_socket(&local);
+    if (result < 0)
+        return result;
+    return bind_socket(AF_UNIX, (const struct sockaddr *)&local, sizeof(local), ret_fd);
+}
+
+static void free_addresses(struct addrinfo **addresses)
+{
+    if (*addresses != NULL)
+        freeaddrinfo(*addresses);
+}
+
+/* Tries all addresses of the host in one family. `*result` keeps the last reason. */
+static bool open_family(const struct addrinfo *addresses, int family, int *result, int *ret_fd)
+{
+    for (const struct addrinfo *entry = addresses; entry != NULL; entry = entry->ai_next) {
+        if (entry->ai_family != family)
+            continue;
+        *result = bind_socket(family, entry->ai_addr, entry->ai_addrlen, ret_fd);
+        if (*result == 0)
+            return true;
+    }
+    return false;
+}
+
+static int open_tcp(const struct listener_address *address, int *ret_fd)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC,
+        .ai_socktype = SOCK_STREAM,
+        .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    char port[8];
+    (void)snprintf(port, sizeof(port), "%u", address->port);
+    struct addrinfo *addresses CLEANUP(free_addresses) = NULL;
+    int lookup = getaddrinfo(address->host, port, &hints, &addresses);
+    if (lookup == EAI_SYSTEM)
+        return -errno;
+    if (lookup != 0)
+        return -EADDRNOTAVAIL;
+
+    /* A name may stand for both families and a listener is one socket: IPv4 is what every client
+     * tries. */
+    int result = -EADDRNOTAVAIL;
+    if (open_family(addresses, AF_INET, &result, ret_fd) ||
+        open_family(addresses, AF_INET6, &result, ret_fd))
+        return 0;
+    bool is_without_ipv6 = result == -EAFNOSUPPORT || result == -EADDRNOTAVAIL;
+    if (!is_without_ipv6 || strcmp(address->host, "::") != 0)
+        return result;
+
+    /* The machine has no IPv6: "every address" is every IPv4 address then. */
+    struct listener_address any = {.host = "0.0.0.0", .port = address->port};
+    return open_tcp(&any, ret_fd);
+}
+
+static int remember_bound_address(struct listener *listener)
+{
+    struct sockaddr_storage bound = {0};
+    socklen_t length = sizeof(bound);
+    if (getsockname(listener->fd, (struct sockaddr *)&bound, &length) < 0)
+        return -errno;
+    listener->is_unix = bound.ss_family == AF_UNIX;
+    listener_address_format((const struct sockaddr *)&bound, length, listener->bound_text);
+    return 0;
+}
+
+static int open_socket(const struct settings_listener *setting, const char *file,
+    struct listener_inheritance *inheritance, struct listener *listener)
+{
+    listener->fd = claim_inherited(inheritance, setting->name);
+    listener->is_inherited = listener->fd >= 0;
+    if (listener->is_inherited) {
+        int adopted = adopt_inherited(listener->fd);
+        if (adopted < 0)
+            log_error("%s:%u: listener %s: the socket from systemd is of no use: %s", file,
+                setting->line, setting->name, strerror(-adopted));
+        return adopted;
+    }
+
+    struct listener_address address;
+    const char *expected = NULL;
+    int result = listener_address_parse(setting->address, &address, &expected);
+    if (result < 0) {
+        log_error("%s:%u: listener %s: address \"%s\" cannot be read, expected %s", file,
+            setting->line, setting->name, setting->address, expected);
+        return result;
+    }
+    result =
+        address.is_unix ? open_unix(&address, &listener->fd) : open_tcp(&address, &listener->fd);
+    if (result < 0)
+        log_error("%s:%u: listener %s: cannot listen on %s: %s", file, setting->line, setting->name,
+            setting->address, strerror(-result));
+    return result;
+}
+
+int listener_open(const struct settings_listener *setting, const char *file,
+    struct listener_inheritance *inheritance, struct listener *ret_listener)
+{
+    struct listener listener = {.fd = -1};
+    int result = open_socket(setting, file, inheritance, &listener);
+    if (result == 0)
+        result = remember_bound_address(&listener);
+    if (result == 0) {
+        listener.name = strdup(setting->name);
+        result = listener.name == NULL ? -ENOMEM : 0;
+    }
+    if (result < 0) {
+        listener_close(&listener);
+        return result;
+    }
+    log_info("listening listener=%s address=%s inherited=%s", listener.name, listener.bound_text,
+        listener.is_inherited ? "yes" : "no");
+    *ret_listener = listener;
+    return 0;
+}
+
+void listener_close(struct listener *listener)
+{
+    bool is_our_file = listener->fd >= 0 && listener->is_unix && !listener->is_inherited;
+    if (is_our_file)
+        (void)unlink(listener->bound_text + strlen("unix:"));
+    fd_close(&listener->fd);
+    free(listener->name);
+    listener->name = NULL;
+}

@@ -1,0 +1,42 @@
+/* One listening socket: bound by us, or taken over from systemd by its FileDescriptorName.
+ *
+ * The master keeps it open for its whole life, so that no waiting connection is lost when workers
+ * come and go.
+ */
+#ifndef USERD_MASTER_LISTENER_H
+#define USERD_MASTER_LISTENER_H
+
+#include <stdbool.h>
+
+#include "common/attributes.h"
+#include "common/settings.h"
+#include "master/listener_address.h"
+
+struct listener {
+    int fd;                             /* owned; -1: none */
+    char *name;                         /* owned */
+    char bound_text[LISTENER_TEXT_MAX]; /* where it really listens */
+    bool is_inherited;                  /* from systemd */
+    bool is_unix;
+};
+
+/* Sockets that systemd handed over (LISTEN_FDS), until listeners claim them. */
+struct listener_inheritance {
+    int first_fd;
+    int count;
+    char **names; /* owned */
+};
+
+/* Reads and clears LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES. 0 or negative errno. */
+MUST_CHECK int listener_inheritance_take(struct listener_inheritance *ret_inheritance);
+/* Closes what nobody claimed, with a warning. */
+void listener_inheritance_cleanup(struct listener_inheritance *inheritance);
+
+/* Binds and listens. A failure is logged with `file` and the setting's line, and the address;
+ * negative errno: -EINVAL when the address cannot be read. */
+MUST_CHECK int listener_open(const struct settings_listener *setting, const char *file,
+    struct listener_inheritance *inheritance, struct listener *ret_listener);
+/* Closes; the socket file of a listener that we bound is removed. */
+void listener_close(struct listener *listener);
+
+#endif

@@ -1,0 +1,63 @@
+/* Keeps every post filled: one eventd and the configured number of workers, of the configuration in
+ * force.
+ *
+ * Policy over child_table: who is started, started again after a death (respawn_policy), linked,
+ * given connections, and replaced in a reload. A reload starts a whole new generation of workers
+ * beside the old one; only when all of it is READY do connections go there and is the old one
+ * drained. When one of the new ones dies first, the new ones go and the old ones never notice.
+ * eventd is the only one of its kind (two would share Kafka's partitions), so it is replaced in
+ * place, after the workers.
+ */
+#ifndef USERD_MASTER_STAFFING_H
+#define USERD_MASTER_STAFFING_H
+
+#include <systemd/sd-event.h>
+
+#include "common/settings.h"
+#include "master/child_table.h"
+#include "master/connection_dispatch.h"
+
+struct staffing;
+
+struct staffing_handlers {
+    /* Every post has been READY: once after the start. */
+    void (*on_complete)(void *userdata);
+    /* The reload is over: `is_in_force` says whether the new configuration is. */
+    void (*on_reloaded)(bool is_in_force, void *userdata);
+    /* A role cannot be started; nothing is started any more. */
+    void (*on_hopeless)(enum child_role role, void *userdata);
+    /* After staffing_stop(): the last child is gone. */
+    void (*on_empty)(void *userdata);
+};
+
+struct staffing_options {
+    sd_event *event;
+    struct scoreboard *scoreboard;
+    int scoreboard_fd;
+    int outbox_wake_fd;
+    const struct listener *listeners;
+    size_t listener_count;
+};
+
+/* Takes *settings over on success (it is zeroed). The rest of the options must outlive it. Starts
+ * nothing yet. */
+MUST_CHECK int staffing_new(const struct staffing_options *options, struct settings *settings,
+    const struct staffing_handlers *handlers, void *userdata, struct staffing **ret_staffing);
+/* Kills who is left. NULL is fine. Always returns NULL. */
+struct staffing *staffing_free(struct staffing *staffing);
+
+void staffing_start(struct staffing *staffing);
+/* Begins to replace all by the new configuration: takes *settings over on success, and on_reloaded
+ * follows. -EBUSY: a reload is under way. -ENOSPC: no room for so many workers beside the old ones.
+ */
+MUST_CHECK int staffing_reload(struct staffing *staffing, struct settings *settings);
+/* No more connections and no more starts; all are drained. on_empty follows, at once if nobody is
+ * there. */
+void staffing_stop(struct staffing *staffing);
+/* Ends all at once. */
+void staffing_kill(struct staffing *staffing);
+
+const struct settings *staffing_settings(const struct staffing *staffing);
+uint32_t staffing_generation(const struct staffing *staffing);
+
+#endif

@@ -1,0 +1,31 @@
+/* The master process: what it owns for its whole life, what signals do to it, and how it ends.
+ *
+ * It owns the run directory's lock, the listening sockets, the scoreboard, the configuration and
+ * the children (staffing.h). It never opens a database or Kafka connection, never reads a client's
+ * byte, and never does a child's work when there is none: what it does not do cannot break it, and
+ * everything else can be started again while it lives.
+ *
+ *   SIGTERM, SIGINT   no more connections, drain, leave; a second one ends at once
+ *   SIGHUP            read the configuration again and replace every child by one of the new
+ * generation
+ */
+#ifndef USERD_MASTER_SUPERVISOR_H
+#define USERD_MASTER_SUPERVISOR_H
+
+#include <stdbool.h>
+
+#include "common/settings.h"
+
+struct supervisor_plan {
+    const char *file;          /* the configuration's, read again on SIGHUP */
+    struct settings *settings; /* taken over, also on failure */
+    bool migrates_first;
+};
+
+/* Runs until told to stop; returns the exit status for main():
+ * EX_OK after a stop, EX_TEMPFAIL when another master holds run_dir, EX_CONFIG for an address that
+ * cannot be read, EX_UNAVAILABLE when a role cannot be started, EX_OSERR for the rest, all logged;
+ * a failed migration's own. */
+int supervisor_run(const struct supervisor_plan *plan);
+
+#endif
