@@ -1,0 +1,238 @@
+/* Where questions wait: order, bound, deadlines, cancellation, and many threads at once. */
+#include <criterion/criterion.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker/store/question_queue.h"
+
+#define THREADS             4
+#define QUESTIONS_OF_THREAD 20000
+
+struct test_question {
+    struct user_question question;
+    int number;
+    int answers;
+    enum user_outcome outcome;
+};
+
+struct fixture {
+    struct question_intake intake;
+    struct question_queue queues[USER_QUESTION_KINDS];
+};
+
+static void on_done(struct user_question *question, enum user_outcome outcome)
+{
+    struct test_question *asked = (struct test_question *)(void *)question;
+    asked->answers++;
+    asked->outcome = outcome;
+}
+
+static struct test_question make_question(int number, int64_t deadline_us)
+{
+    return (struct test_question){
+        .question = {.on_done = on_done, .deadline_us = deadline_us, .kind = USER_QUESTION_NAMES},
+        .number = number,
+    };
+}
+
+static void set_up(struct fixture *fixture, size_t bound)
+{
+    memset((void *)fixture, 0, sizeof(*fixture));
+    cr_assert_eq(question_intake_init(&fixture->intake, bound), 0);
+    atomic_store(&fixture->intake.is_open, true);
+    for (size_t i = 0; i < USER_QUESTION_KINDS; i++)
+        fixture->queues[i].intake = &fixture->intake;
+}
+
+static bool put(struct fixture *fixture, struct test_question *question)
+{
+    enum user_outcome outcome = USER_DONE;
+    bool is_taken = question_intake_put(&fixture->intake, &question->question, &outcome);
+    if (!is_taken)
+        question->outcome = outcome;
+    return is_taken;
+}
+
+static int pop_number(struct fixture *fixture, int64_t now_us)
+{
+    struct user_question *question =
+        question_queue_pop(&fixture->queues[USER_QUESTION_NAMES], now_us);
+    return question ? ((struct test_question *)(void *)question)->number : -1;
+}
+
+static bool is_awake(const struct fixture *fixture)
+{
+    struct pollfd wake = {.fd = fixture->intake.wake_fd, .events = POLLIN};
+    return poll(&wake, 1, 0) == 1;
+}
+
+Test(question_queue, keeps_the_order_of_asking)
+{
+    struct fixture fixture;
+    struct test_question questions[3];
+    set_up(&fixture, 10);
+    for (int i = 0; i < 3; i++) {
+        questions[i] = make_question(i, INT64_MAX);
+        cr_assert(put(&fixture, &questions[i]));
+    }
+    question_intake_take(&fixture.intake, fixture.queues);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(pop_number(&fixture, 0), i);
+    cr_assert_eq(pop_number(&fixture, 0), -1);
+    cr_assert_eq(atomic_load(&fixture.intake.waiting), 0);
+    question_intake_cleanup(&fixture.intake);
+}
+
+Test(question_queue, wakes_the_loop_only_for_the_first)
+{
+    struct fixture fixture;
+    struct test_question first = make_question(1, INT64_MAX);
+    struct test_question second = make_question(2, INT64_MAX);
+    set_up(&fixture, 10);
+    cr_assert_not(is_awake(&fixture));
+    cr_assert(put(&fixture, &first));
+    cr_assert(is_awake(&fixture));
+    cr_assert(put(&fixture, &second));
+    question_intake_take(&fixture.intake, fixture.queues);
+    cr_assert_not(is_awake(&fixture));
+    question_intake_cleanup(&fixture.intake);
+}
+
+Test(question_queue, refuses_what_is_over_its_bound)
+{
+    struct fixture fixture;
+    struct test_question questions[3];
+    set_up(&fixture, 2);
+    for (int i = 0; i < 3; i++)
+        questions[i] = make_question(i, INT64_MAX);
+    cr_assert(put(&fixture, &questions[0]));
+    cr_assert(put(&fixture, &questions[1]));
+    cr_assert_not(put(&fixture, &questions[2]));
+    cr_assert_eq(questions[2].outcome, USER_OVERLOADED);
+    question_intake_take(&fixture.intake, fixture.queues);
+    cr_assert_not(put(&fixture, &questions[2])); /* the queues count too */
+    cr_assert_eq(pop_number(&fixture, 0), 0);
+    cr_assert(put(&fixture, &questions[2]));
+    question_intake_cleanup(&fixture.intake);
+}
+
+Test(question_queue, answers_unavailable_while_closed)
+{
+    struct fixture fixture;
+    struct test_question question = make_question(1, INT64_MAX);
+    set_up(&fixture, 2);
+    atomic_store(&fixture.intake.is_open, false);
+    cr_assert_not(put(&fixture, &question));
+    cr_assert_eq(question.outcome, USER_UNAVAILABLE);
+    cr_assert_eq(atomic_load(&fixture.intake.waiting), 0);
+    question_intake_cleanup(&fixture.intake);
+}
+
+Test(question_queue, does_not_hand_out_what_is_over)
+{
+    struct fixture fixture;
+    atomic_bool is_cancelled = true;
+    struct test_question expired = make_question(1, 99);
+    struct test_question cancelled = make_question(2, INT64_MAX);
+    struct test_question living = make_question(3, 101);
+    cancelled.question.is_cancelled = &is_cancelled;
+    set_up(&fixture, 10);
+    cr_assert(put(&fixture, &expired));
+    cr_assert(put(&fixture, &cancelled));
+    cr_assert(put(&fixture, &living));
+    question_intake_take(&fixture.intake, fixture.queues);
+    cr_assert_eq(pop_number(&fixture, 100), 3);
+    cr_assert_eq(expired.answers, 1);
+    cr_assert_eq(expired.outcome, USER_EXPIRED);
+    cr_assert_eq(cancelled.answers, 1);
+    cr_assert_eq(cancelled.outcome, USER_CANCELLED);
+    cr_assert_eq(living.answers, 0);
+    question_intake_cleanup(&fixture.intake);
+}
+
+Test(question_queue, sweeps_out_what_is_over_and_keeps_the_rest_in_order)
+{
+    struct fixture fixture;
+    struct test_question questions[6];
+    set_up(&fixture, 10);
+    for (int i = 0; i < 6; i++) {
+        questions[i] = make_question(i, i % 2 ? 50 : 150);
+        cr_assert(put(&fixture, &questions[i]));
+    }
+    question_intake_take(&fixture.intake, fixture.queues);
+    question_queue_sweep(&fixture.queues[USER_QUESTION_NAMES], 100);
+    cr_assert_eq(atomic_load(&fixture.intake.waiting), 3);
+    for (int i = 0; i < 6; i++)
+        cr_assert_eq(questions[i].answers, i % 2);
+    for (int i = 0; i < 6; i += 2)
+        cr_assert_eq(pop_number(&fixture, 100), i);
+    question_intake_cleanup(&fixture.intake);
+}
+
+Test(question_queue, takes_questions_back_to_the_front)
+{
+    struct fixture fixture;
+    struct test_question questions[3];
+    set_up(&fixture, 10);
+    for (int i = 0; i < 3; i++) {
+        questions[i] = make_question(i, INT64_MAX);
+        cr_assert(put(&fixture, &questions[i]));
+    }
+    question_intake_take(&fixture.intake, fixture.queues);
+    struct question_queue *queue = &fixture.queues[USER_QUESTION_NAMES];
+    struct user_question *first = question_queue_pop(queue, 0);
+    struct user_question *second = question_queue_pop(queue, 0);
+    first->next = second;
+    question_queue_put_back(queue, first, second, 2);
+    cr_assert_eq(atomic_load(&fixture.intake.waiting), 3);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(pop_number(&fixture, 0), i);
+    question_intake_cleanup(&fixture.intake);
+}
+
+struct asker {
+    struct fixture *fixture;
+    struct test_question *questions;
+};
+
+static void *ask_many(void *argument)
+{
+    const struct asker *asker = argument;
+    for (int i = 0; i < QUESTIONS_OF_THREAD; i++) {
+        asker->questions[i] = make_question(i, INT64_MAX);
+        if (!put(asker->fixture, &asker->questions[i]))
+            return argument;
+    }
+    return NULL;
+}
+
+Test(question_queue, loses_nothing_between_threads)
+{
+    struct fixture fixture;
+    struct asker askers[THREADS];
+    pthread_t threads[THREADS];
+    size_t taken = 0;
+    set_up(&fixture, (size_t)THREADS * QUESTIONS_OF_THREAD);
+    for (size_t i = 0; i < THREADS; i++) {
+        askers[i].fixture = &fixture;
+        askers[i].questions = calloc(QUESTIONS_OF_THREAD, sizeof(struct test_question));
+        cr_assert_not_null(askers[i].questions);
+        cr_assert_eq(pthread_create(&threads[i], NULL, ask_many, &askers[i]), 0);
+    }
+    while (taken < (size_t)THREADS * QUESTIONS_OF_THREAD) {
+        struct pollfd wake = {.fd = fixture.intake.wake_fd, .events = POLLIN};
+        cr_assert_eq(poll(&wake, 1, 10000), 1, "a question waits and nobody was woken");
+        question_intake_take(&fixture.intake, fixture.queues);
+        while (pop_number(&fixture, 0) >= 0)
+            taken++;
+    }
+    for (size_t i = 0; i < THREADS; i++) {
+        void *refused = NULL;
+        cr_assert_eq(pthread_join(threads[i], &refused), 0);
+        cr_assert_null(refused);
+        free(askers[i].questions);
+    }
+    question_intake_cleanup(&fixture.intake);
+}

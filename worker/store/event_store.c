@@ -1,0 +1,280 @@
+/* Consumed events in PostgreSQL: effects, dead letters and position in one transaction. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "worker/store/user_store_private.h"
+
+#define CONFLICT_ATTEMPTS 3
+
+/* LOCK TABLE insists on a transaction block, and a pipeline's implicit one is none; inside DO it
+ * does not. It must be a step of its own: the next one's snapshot has to be younger than the lock.
+ */
+static const struct db_statement close_gate = {
+    .name = "close_gate",
+    .sql = "DO 'BEGIN LOCK TABLE identity_gate IN SHARE MODE; END'",
+    .is_plain = true,
+};
+
+/* Parameters: cluster, topic, partition, position, next position, is_first; ids, [names, canonical
+ * forms]; dead letters: keys, values, and their headers: number of the letter (from 1), name,
+ * value. All depends on `accepted`, which is empty when the stored position is another one. */
+#define ACCEPT_POSITION                                                                           \
+    "WITH moved AS ("                                                                             \
+    "  UPDATE consumed_offset SET next_offset = $5::int8, updated_at = now()"                     \
+    "  WHERE cluster = $1::text AND topic = $2::text AND partition = $3::int4"                    \
+    "  AND next_offset = $4::int8 AND NOT $6::bool RETURNING 1),"                                 \
+    " begun AS ("                                                                                 \
+    "  INSERT INTO consumed_offset AS o (cluster, topic, partition, next_offset)"                 \
+    "  SELECT $1::text, $2::text, $3::int4, $5::int8 WHERE $6::bool"                              \
+    "  ON CONFLICT (cluster, topic, partition) DO UPDATE"                                         \
+    "  SET next_offset = excluded.next_offset, updated_at = now() WHERE o.next_offset = $4::int8" \
+    "  RETURNING 1),"                                                                             \
+    " accepted AS MATERIALIZED (SELECT FROM moved UNION ALL SELECT FROM begun),"
+#define WRITE_DEAD_LETTERS(keys, values, letters, names, contents)                    \
+    " dead AS ("                                                                      \
+    "  INSERT INTO outbox (destination, key, value, header_names, header_values)"     \
+    "  SELECT 2, l.key, l.value, coalesce(h.names, '{}'), coalesce(h.contents, '{}')" \
+    "  FROM unnest(" keys "::bytea[], " values "::bytea[])"                           \
+    "  WITH ORDINALITY AS l (key, value, number)"                                     \
+    "  LEFT JOIN (SELECT letter, array_agg(name ORDER BY number) AS names,"           \
+    "   array_agg(content ORDER BY number) AS contents"                               \
+    "   FROM unnest(" letters "::int4[], " names "::text[], " contents "::bytea[])"   \
+    "   WITH ORDINALITY AS e (letter, name, content, number) GROUP BY letter) h"      \
+    "  ON h.letter = l.number"                                                        \
+    "  WHERE EXISTS (SELECT FROM accepted) ORDER BY l.number)"
+
+/* The first registration of an id counts; rows are made in the order of ids, claims in the order of
+ * names, so that two workers do not deadlock. Of equal names in a batch the one that was sent first
+ * gets the claim. */
+const struct db_statement event_store_registrations = {
+    .name = "apply_registrations",
+    .sql = ACCEPT_POSITION
+    " arrived AS MATERIALIZED ("
+    "  SELECT e.*, t.id_auth IS NOT NULL AS is_tombstoned"
+    "  FROM unnest($7::int4[], $8::text[], $9::text[])"
+    "  WITH ORDINALITY AS e (id_auth, username, canonical, number)"
+    "  LEFT JOIN user_tombstone t USING (id_auth) WHERE EXISTS (SELECT FROM accepted)),"
+    " living AS MATERIALIZED ("
+    "  SELECT DISTINCT ON (id_auth) * FROM arrived WHERE NOT is_tombstoned"
+    "  ORDER BY id_auth, number),"
+    " made AS ("
+    "  INSERT INTO \"user\" (username, id_auth) SELECT username, id_auth FROM living"
+    "  ORDER BY id_auth ON CONFLICT (id_auth) DO NOTHING RETURNING id_auth),"
+    " claimed AS ("
+    "  INSERT INTO username_claim (id_auth, canonical, username)"
+    "  SELECT w.id_auth, w.canonical, w.username FROM ("
+    "   SELECT DISTINCT ON (canonical COLLATE \"C\") id_auth, canonical, username"
+    "   FROM living JOIN made USING (id_auth) WHERE canonical IS NOT NULL"
+    "   ORDER BY canonical COLLATE \"C\", number) w"
+    "  ORDER BY w.canonical COLLATE \"C\" ON CONFLICT DO NOTHING RETURNING "
+    "id_auth)," WRITE_DEAD_LETTERS("$10", "$11", "$12", "$13",
+        "$14") " SELECT EXISTS (SELECT FROM accepted), (SELECT count(*) FROM made),"
+               " (SELECT count(*) FROM arrived WHERE is_tombstoned),"
+               " (SELECT count(*) FROM made) - (SELECT count(*) FROM claimed)",
+};
+
+/* Every id gets its tombstone, known or not: its registration may still be on the way. */
+const struct db_statement event_store_deletions = {
+    .name = "apply_deletions",
+    .sql = ACCEPT_POSITION
+    " gate AS (INSERT INTO identity_gate SELECT false WHERE false),"
+    " asked AS MATERIALIZED ("
+    "  SELECT DISTINCT id_auth FROM unnest($7::int4[]) AS e (id_auth)"
+    "  WHERE EXISTS (SELECT FROM accepted)),"
+    " locked AS MATERIALIZED ("
+    "  SELECT u.id_auth FROM \"user\" u WHERE u.id_auth = ANY($7::int4[])"
+    "  AND EXISTS (SELECT FROM accepted) ORDER BY u.id_auth FOR UPDATE),"
+    " removed AS ("
+    "  DELETE FROM \"user\" u USING locked l WHERE u.id_auth = l.id_auth RETURNING u.id_auth),"
+    " tombstone AS ("
+    "  INSERT INTO user_tombstone (id_auth) SELECT id_auth FROM asked ORDER BY id_auth"
+    "  ON CONFLICT DO NOTHING),"
+    " published AS ("
+    "  INSERT INTO outbox (destination, id_auth, key, value)"
+    "  SELECT 1, id_auth, convert_to(id_auth::text, 'UTF8'),"
+    "  convert_to('{\"id\": ' || id_auth || '}', 'UTF8') FROM removed)," WRITE_DEAD_LETTERS(
+        "$8", "$9", "$10", "$11", "$12") " SELECT EXISTS (SELECT FROM accepted), (SELECT count(*) "
+                                         "FROM removed), 0::int8, 0::int8",
+};
+
+struct event_request {
+    struct store_request request;
+    struct user_store *store;
+    struct user_event_batch *batch; /* the caller's */
+    unsigned int attempts;
+};
+
+static void finish(struct event_request *request, enum user_apply_outcome outcome)
+{
+    struct user_event_batch *batch = request->batch;
+    request->store->others_in_flight--;
+    free(request);
+    batch->on_applied(batch, outcome);
+}
+
+static void add_position(const struct user_event_batch *batch, struct db_parameters *parameters)
+{
+    db_parameters_add_text(parameters, batch->cluster, strlen(batch->cluster));
+    db_parameters_add_text(parameters, batch->topic, strlen(batch->topic));
+    db_parameters_add_int4(parameters, batch->partition);
+    db_parameters_add_int8(parameters, batch->position);
+    db_parameters_add_int8(parameters, batch->next_position);
+    db_parameters_add_bool(parameters, batch->is_first);
+}
+
+static void add_events(const struct user_event_batch *batch, struct db_parameters *parameters)
+{
+    db_parameters_array_begin(parameters, DB_ELEMENT_INT4);
+    for (size_t i = 0; i < batch->event_count; i++)
+        db_parameters_array_int4(parameters, batch->events[i].auth_id);
+    db_parameters_array_end(parameters);
+    if (batch->kind == USER_EVENT_ADMIN_DELETE)
+        return;
+    db_parameters_array_begin(parameters, DB_ELEMENT_TEXT);
+    for (size_t i = 0; i < batch->event_count; i++)
+        db_parameters_array_bytes(
+            parameters, batch->events[i].username, batch->events[i].username_length);
+    db_parameters_array_end(parameters);
+    db_parameters_array_begin(parameters, DB_ELEMENT_TEXT);
+    for (size_t i = 0; i < batch->event_count; i++)
+        db_parameters_array_bytes(
+            parameters, batch->events[i].canonical, batch->events[i].canonical_length);
+    db_parameters_array_end(parameters);
+}
+
+static void add_headers(const struct user_event_batch *batch, struct db_parameters *parameters)
+{
+    db_parameters_array_begin(parameters, DB_ELEMENT_INT4);
+    for (size_t i = 0; i < batch->dead_letter_count; i++)
+        for (size_t j = 0; j < batch->dead_letters[i].header_count; j++)
+            db_parameters_array_int4(parameters, (int32_t)i + 1);
+    db_parameters_array_end(parameters);
+    db_parameters_array_begin(parameters, DB_ELEMENT_TEXT);
+    for (size_t i = 0; i < batch->dead_letter_count; i++)
+        for (size_t j = 0; j < batch->dead_letters[i].header_count; j++) {
+            const char *name = batch->dead_letters[i].headers[j].name;
+            db_parameters_array_bytes(parameters, name, strlen(name));
+        }
+    db_parameters_array_end(parameters);
+    db_parameters_array_begin(parameters, DB_ELEMENT_BYTEA);
+    for (size_t i = 0; i < batch->dead_letter_count; i++)
+        for (size_t j = 0; j < batch->dead_letters[i].header_count; j++) {
+            const struct event_header *header = &batch->dead_letters[i].headers[j];
+            db_parameters_array_bytes(parameters, header->value, header->value_length);
+        }
+    db_parameters_array_end(parameters);
+}
+
+static void add_dead_letters(const struct user_event_batch *batch, struct db_parameters *parameters)
+{
+    db_parameters_array_begin(parameters, DB_ELEMENT_BYTEA);
+    for (size_t i = 0; i < batch->dead_letter_count; i++)
+        db_parameters_array_bytes(
+            parameters, batch->dead_letters[i].key, batch->dead_letters[i].key_length);
+    db_parameters_array_end(parameters);
+    db_parameters_array_begin(parameters, DB_ELEMENT_BYTEA);
+    for (size_t i = 0; i < batch->dead_letter_count; i++)
+        db_parameters_array_bytes(
+            parameters, batch->dead_letters[i].value, batch->dead_letters[i].value_length);
+    db_parameters_array_end(parameters);
+    add_headers(batch, parameters);
+}
+
+static int send_request(struct event_request *request)
+{
+    const struct user_event_batch *batch = request->batch;
+    struct db_parameters *parameters = &request->store->parameters;
+    db_parameters_reset(parameters);
+    add_position(batch, parameters);
+    add_events(batch, parameters);
+    add_dead_letters(batch, parameters);
+    if (batch->kind == USER_EVENT_ADMIN_DELETE) {
+        const struct db_step step = {&event_store_deletions, parameters};
+        return store_lanes_submit(request->store->lanes, &request->request, &step, 1);
+    }
+    const struct db_step steps[] = {{&close_gate, NULL}, {&event_store_registrations, parameters}};
+    return store_lanes_submit(request->store->lanes, &request->request, steps, ARRAY_LENGTH(steps));
+}
+
+static void finish_done(struct event_request *request, const struct db_answer *answer)
+{
+    struct user_event_batch *batch = request->batch;
+    const PGresult *result = answer->results[answer->result_count - 1];
+    if (PQntuples(result) != 1 || !db_result_bool(result, 0, 0)) {
+        finish(request, USER_APPLY_POSITION_MISMATCH);
+        return;
+    }
+    batch->ret_effects = (size_t)db_result_int8(result, 0, 1);
+    batch->ret_tombstoned = (size_t)db_result_int8(result, 0, 2);
+    batch->ret_without_claim = (size_t)db_result_int8(result, 0, 3);
+    bool has_removed = batch->kind == USER_EVENT_ADMIN_DELETE && batch->ret_effects > 0;
+    if (has_removed || batch->dead_letter_count > 0)
+        user_store_wake_relay(request->store);
+    finish(request, USER_APPLY_DONE);
+}
+
+/* Data exceptions, integrity violations, and values past a limit: no retry helps against what is in
+ * the events. */
+static bool is_about_data(const char *sqlstate)
+{
+    return strncmp(sqlstate, "22", 2) == 0 || strncmp(sqlstate, "23", 2) == 0 ||
+           strncmp(sqlstate, "54", 2) == 0;
+}
+
+static void finish_refused(struct event_request *request, const struct db_answer *answer)
+{
+    struct user_event_batch *batch = request->batch;
+    request->attempts++;
+    bool is_conflict = user_store_is_conflict(answer->sqlstate);
+    if (is_conflict && request->attempts < CONFLICT_ATTEMPTS && send_request(request) == 0)
+        return;
+    if (is_about_data(answer->sqlstate)) {
+        batch->error = answer->message;
+        finish(request, USER_APPLY_REFUSED);
+        return;
+    }
+    bool is_passing = is_conflict || user_store_is_passing(answer->sqlstate);
+    log_write(is_passing ? LOG_LEVEL_WARN : LOG_LEVEL_ERROR,
+        "events not applied topic=%s partition=%d position=%lld sqlstate=%s message=\"%s\"",
+        batch->topic, batch->partition, (long long)batch->position, answer->sqlstate,
+        answer->message);
+    finish(request, USER_APPLY_UNAVAILABLE);
+}
+
+static void on_answer(struct store_request *store_request, const struct db_answer *answer)
+{
+    struct event_request *request = CONTAINER_OF(store_request, struct event_request, request);
+    switch (answer->outcome) {
+    case DB_DONE:
+        finish_done(request, answer);
+        return;
+    case DB_ERROR:
+        finish_refused(request, answer);
+        return;
+    case DB_LOST:
+        finish(request, USER_APPLY_UNAVAILABLE);
+        return;
+    }
+}
+
+void user_store_apply_events(struct user_store *store, struct user_event_batch *batch)
+{
+    batch->ret_effects = 0;
+    batch->ret_tombstoned = 0;
+    batch->ret_without_claim = 0;
+    batch->error = NULL;
+    struct event_request *request = calloc(1, sizeof(*request));
+    if (!request) {
+        batch->on_applied(batch, USER_APPLY_UNAVAILABLE);
+        return;
+    }
+    *request = (struct event_request){
+        .request = {.on_answer = on_answer, .is_write = true},
+        .store = store,
+        .batch = batch,
+    };
+    store->others_in_flight++;
+    if (send_request(request) < 0)
+        finish(request, USER_APPLY_UNAVAILABLE);
+}

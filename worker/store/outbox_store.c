@@ -1,0 +1,199 @@
+#include "worker/store/outbox_store.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+
+/* One relay among all workers of all instances on this database: any constant will do, if nobody
+ * else uses it. */
+#define RELAY_LOCK "8391260472615390"
+
+static const struct db_statement try_lock = {
+    .name = "outbox_try_lock",
+    .sql = "SELECT pg_try_advisory_lock(" RELAY_LOCK ")",
+};
+
+/* The lock of this very session, as pg_locks shows a bigint key: its halves, and objsubid 1. */
+static const struct db_statement check_lock = {
+    .name = "outbox_check_lock",
+    .sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND "
+           "granted"
+           " AND pid = pg_backend_pid()"
+           " AND classid::bigint = " RELAY_LOCK "::bigint >> 32"
+           " AND objid::bigint = " RELAY_LOCK "::bigint & 4294967295)",
+};
+
+/* `size` without a detoasted byte; the first row always comes, however large. */
+static const struct db_statement read_rows = {
+    .name = "outbox_read",
+    .sql =
+        "SELECT id, destination::integer, id_auth, key, value, header_names, header_values, "
+        "event_id::text,"
+        " to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+        " FROM (SELECT f.*, sum(f.size) OVER (ORDER BY f.id) - f.size AS bytes_before FROM ("
+        "  SELECT *, (coalesce(octet_length(value), 0) + 256)::bigint AS size FROM outbox"
+        "  WHERE id > $1::bigint AND id <> ALL ($2::bigint[]) ORDER BY id LIMIT $3::integer) f) s"
+        " WHERE bytes_before < $4::bigint ORDER BY id",
+};
+
+static const struct db_statement delete_rows = {
+    .name = "outbox_delete",
+    .sql = "DELETE FROM outbox WHERE id = ANY ($1::bigint[])",
+};
+
+static const struct db_statement park_row = {
+    .name = "outbox_park",
+    .sql = "WITH gone AS (DELETE FROM outbox WHERE id = $1::bigint RETURNING *)"
+           " INSERT INTO outbox_parked (id, destination, id_auth, key, value, header_names, "
+           "header_values,"
+           " event_id, created_at, reason)"
+           " SELECT id, destination, id_auth, key, value, header_names, header_values, event_id,"
+           " created_at, $2::text FROM gone",
+};
+
+const struct db_statement *const outbox_store_statements[] = {
+    &try_lock,
+    &check_lock,
+    &read_rows,
+    &delete_rows,
+    &park_row,
+    NULL,
+};
+
+enum read_column {
+    COLUMN_ID,
+    COLUMN_DESTINATION,
+    COLUMN_AUTH_ID,
+    COLUMN_KEY,
+    COLUMN_VALUE,
+    COLUMN_HEADER_NAMES,
+    COLUMN_HEADER_VALUES,
+    COLUMN_EVENT_ID,
+    COLUMN_CREATED_AT,
+};
+
+static int submit(struct db_connection *connection, struct db_request *request,
+    const struct db_statement *statement, const struct db_parameters *parameters)
+{
+    struct db_step step = {.statement = statement, .parameters = parameters};
+    return db_connection_submit(connection, request, &step, 1);
+}
+
+int outbox_store_try_lock(struct db_connection *connection, struct db_request *request)
+{
+    return submit(connection, request, &try_lock, NULL);
+}
+
+int outbox_store_check_lock(struct db_connection *connection, struct db_request *request)
+{
+    return submit(connection, request, &check_lock, NULL);
+}
+
+bool outbox_store_lock_result(const struct db_answer *answer)
+{
+    return PQntuples(answer->results[0]) == 1 && db_result_bool(answer->results[0], 0, 0);
+}
+
+static void add_ids(struct db_parameters *parameters, const int64_t *ids, size_t count)
+{
+    db_parameters_array_begin(parameters, DB_ELEMENT_INT8);
+    for (size_t i = 0; i < count; i++)
+        db_parameters_array_int8(parameters, ids[i]);
+    db_parameters_array_end(parameters);
+}
+
+int outbox_store_read(struct db_connection *connection, struct db_request *request,
+    const struct outbox_store_query *query)
+{
+    struct db_parameters parameters CLEANUP(db_parameters_cleanup) = {0};
+    db_parameters_add_int8(&parameters, query->floor);
+    add_ids(&parameters, query->known, query->known_count);
+    db_parameters_add_int4(&parameters, query->max_rows);
+    db_parameters_add_int8(&parameters, query->max_bytes);
+    return submit(connection, request, &read_rows, &parameters);
+}
+
+static const char *nullable_bytes(const PGresult *result, int row, int column, size_t *ret_length)
+{
+    *ret_length = 0;
+    if (db_result_is_null(result, row, column))
+        return NULL;
+    return db_result_bytes(result, row, column, ret_length);
+}
+
+void outbox_store_row(const PGresult *result, int row, struct outbox_store_row *ret_row)
+{
+    struct outbox_store_row values = {
+        .id = db_result_int8(result, row, COLUMN_ID),
+        .destination = (int16_t)db_result_int4(result, row, COLUMN_DESTINATION),
+        .has_auth_id = !db_result_is_null(result, row, COLUMN_AUTH_ID),
+    };
+    if (values.has_auth_id)
+        values.auth_id = db_result_int4(result, row, COLUMN_AUTH_ID);
+    values.key = nullable_bytes(result, row, COLUMN_KEY, &values.key_length);
+    values.value = nullable_bytes(result, row, COLUMN_VALUE, &values.value_length);
+    values.header_names =
+        db_result_bytes(result, row, COLUMN_HEADER_NAMES, &values.header_names_length);
+    values.header_values =
+        db_result_bytes(result, row, COLUMN_HEADER_VALUES, &values.header_values_length);
+    values.event_id = db_result_bytes(result, row, COLUMN_EVENT_ID, &values.event_id_length);
+    values.created_at = db_result_bytes(result, row, COLUMN_CREATED_AT, &values.created_at_length);
+    *ret_row = values;
+}
+
+/* Reads a big-endian integer off the front. */
+static bool take_integer(struct outbox_store_array *array, int32_t *ret_value)
+{
+    if (array->end - array->next < (ptrdiff_t)sizeof(uint32_t))
+        return false;
+    uint32_t network = 0;
+    memcpy(&network, array->next, sizeof(network));
+    array->next += sizeof(network);
+    *ret_value = (int32_t)ntohl(network);
+    return true;
+}
+
+int outbox_store_array_open(const char *bytes, size_t length, struct outbox_store_array *ret_array)
+{
+    struct outbox_store_array array = {.next = bytes, .end = bytes + length};
+    int32_t dimensions = 0;
+    int32_t ignored = 0;
+    /* dimensions, has-null flag, element type; for each dimension its length and lower bound */
+    if (!take_integer(&array, &dimensions) || !take_integer(&array, &ignored) ||
+        !take_integer(&array, &ignored) || dimensions < 0 || dimensions > 1)
+        return -EPROTO;
+    if (dimensions == 1 && (!take_integer(&array, &array.left) || !take_integer(&array, &ignored)))
+        return -EPROTO;
+    *ret_array = array;
+    return 0;
+}
+
+bool outbox_store_array_next(
+    struct outbox_store_array *array, const char **ret_bytes, size_t *ret_length)
+{
+    int32_t length = 0;
+    if (array->left <= 0 || !take_integer(array, &length) || length > array->end - array->next)
+        return false;
+    array->left--;
+    *ret_bytes = length < 0 ? NULL : array->next;
+    *ret_length = length < 0 ? 0 : (size_t)length;
+    array->next += *ret_length;
+    return true;
+}
+
+int outbox_store_delete(
+    struct db_connection *connection, struct db_request *request, const int64_t *ids, size_t count)
+{
+    struct db_parameters parameters CLEANUP(db_parameters_cleanup) = {0};
+    add_ids(&parameters, ids, count);
+    return submit(connection, request, &delete_rows, &parameters);
+}
+
+int outbox_store_park(
+    struct db_connection *connection, struct db_request *request, int64_t id, const char *reason)
+{
+    struct db_parameters parameters CLEANUP(db_parameters_cleanup) = {0};
+    db_parameters_add_int8(&parameters, id);
+    db_parameters_add_text(&parameters, reason, strlen(reason));
+    return submit(connection, request, &park_row, &parameters);
+}

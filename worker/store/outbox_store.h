@@ -1,0 +1,79 @@
+/* The relay's side of the outbox in PostgreSQL: its lock, its rows, and their end. All SQL of the
+ * relay stands here.
+ *
+ * Each function sends one request on the relay's own connection; the caller's on_answer reads the
+ * result.
+ */
+#ifndef USERD_WORKER_STORE_OUTBOX_STORE_H
+#define USERD_WORKER_STORE_OUTBOX_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/attributes.h"
+#include "worker/db/db_connection.h"
+
+/* For db_connection_new(). */
+extern const struct db_statement *const outbox_store_statements[];
+
+/* One row; everything points into the result. */
+struct outbox_store_row {
+    int64_t id;
+    int16_t destination;
+    bool has_auth_id;
+    int32_t auth_id;
+    const char *key; /* NULL: none */
+    size_t key_length;
+    const char *value; /* NULL: none */
+    size_t value_length;
+    const char *event_id; /* a UUID, not NUL-terminated */
+    size_t event_id_length;
+    const char *created_at; /* RFC 3339 in UTC, likewise */
+    size_t created_at_length;
+    /* As array_send() lays them out; outbox_store_array_next() walks them. */
+    const char *header_names;
+    size_t header_names_length;
+    const char *header_values;
+    size_t header_values_length;
+};
+
+/* A walk over the elements of a one-dimensional binary array. */
+struct outbox_store_array {
+    const char *next;
+    const char *end;
+    int32_t left;
+};
+
+/* Tries to become the one relay, or checks that this session still is: a bool. */
+MUST_CHECK int outbox_store_try_lock(struct db_connection *connection, struct db_request *request);
+MUST_CHECK int outbox_store_check_lock(
+    struct db_connection *connection, struct db_request *request);
+bool outbox_store_lock_result(const struct db_answer *answer);
+
+/* Rows above `floor` but the `known` ones, in the order of ids: at most `max_rows`, and no more
+ * once they hold `max_bytes`. */
+struct outbox_store_query {
+    int64_t floor;
+    const int64_t *known;
+    size_t known_count;
+    int32_t max_rows;
+    int64_t max_bytes;
+};
+MUST_CHECK int outbox_store_read(struct db_connection *connection, struct db_request *request,
+    const struct outbox_store_query *query);
+void outbox_store_row(const PGresult *result, int row, struct outbox_store_row *ret_row);
+/* -EPROTO: this is no such array. */
+MUST_CHECK int outbox_store_array_open(
+    const char *bytes, size_t length, struct outbox_store_array *ret_array);
+/* False at the end. *ret_bytes NULL: an SQL NULL. */
+bool outbox_store_array_next(
+    struct outbox_store_array *array, const char **ret_bytes, size_t *ret_length);
+
+MUST_CHECK int outbox_store_delete(
+    struct db_connection *connection, struct db_request *request, const int64_t *ids, size_t count);
+/* Moves rows aside, in one statement; one reason for each. */
+MUST_CHECK int outbox_store_park(
+    struct db_connection *connection, struct db_request *request, int64_t id, const char *reason);
+
+#endif

@@ -1,0 +1,144 @@
+#include "worker/store/schema_session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* A migration may rewrite a table. */
+#define STATEMENT_TIMEOUT_MS (60 * 60 * 1000)
+
+struct schema_session {
+    sd_event *event;                  /* owned */
+    struct db_connection *connection; /* owned */
+    struct db_request request;
+    bool is_answered;
+    enum db_outcome outcome;
+    PGresult *result; /* owned: of the last step */
+    char error[512];
+};
+
+/* Work that goes through whole tables may do so in one sweep. */
+static const struct db_statement allow_scans = {
+    .sql = "SELECT set_config('enable_seqscan', 'on', false)", .is_plain = true};
+
+/* Everything here is sent once: nothing is worth preparing. */
+static const struct db_statement *const no_statements[] = {NULL};
+
+static void on_answer(struct db_request *request, const struct db_answer *answer)
+{
+    struct schema_session *session = CONTAINER_OF(request, struct schema_session, request);
+    session->is_answered = true;
+    session->outcome = answer->outcome;
+    if (answer->outcome == DB_DONE)
+        session->result = PQcopyResult(
+            answer->results[answer->result_count - 1], PG_COPYRES_ATTRS | PG_COPYRES_TUPLES);
+    else
+        (void)snprintf(session->error, sizeof(session->error), "%s%s%s", answer->message,
+            answer->sqlstate[0] ? " sqlstate=" : "", answer->sqlstate);
+}
+
+static int run_loop(struct schema_session *session, uint64_t timeout_us)
+{
+    int status = 0;
+    if (sd_event_get_exit_code(session->event, &status) >= 0)
+        return -EINTR;
+    int result = sd_event_run(session->event, timeout_us);
+    if (result < 0)
+        return result;
+    return sd_event_get_exit_code(session->event, &status) >= 0 ? -EINTR : 0;
+}
+
+int schema_session_new(
+    sd_event *event, const struct settings *settings, struct schema_session **ret_session)
+{
+    struct schema_session *session = calloc(1, sizeof(*session));
+    if (!session)
+        return -ENOMEM;
+    session->event = sd_event_ref(event);
+    const struct db_options options = {
+        .url = settings->database.url,
+        .application = "userd migrate",
+        .connect_timeout_ms = settings->database.connect_timeout_ms,
+        .statement_timeout_ms = STATEMENT_TIMEOUT_MS,
+        .session_check = &allow_scans,
+    };
+    const struct db_connection_handlers handlers = {0};
+    int error =
+        db_connection_new(event, &options, no_statements, &handlers, session, &session->connection);
+    if (error < 0) {
+        schema_session_free(session);
+        return error;
+    }
+    *ret_session = session;
+    return 0;
+}
+
+struct schema_session *schema_session_free(struct schema_session *session)
+{
+    if (!session)
+        return NULL;
+    db_connection_free(session->connection);
+    PQclear(session->result);
+    sd_event_unref(session->event);
+    free(session);
+    return NULL;
+}
+
+void schema_session_freep(struct schema_session **session)
+{
+    *session = schema_session_free(*session);
+}
+
+int schema_session_await(struct schema_session *session)
+{
+    int error = 0;
+    while (error == 0 && !db_connection_is_ready(session->connection))
+        error = run_loop(session, UINT64_MAX);
+    return error;
+}
+
+int schema_session_run(struct schema_session *session, const struct db_step *steps,
+    size_t step_count, PGresult **ret_result)
+{
+    session->is_answered = false;
+    session->request.on_answer = on_answer;
+    int error = db_connection_submit(session->connection, &session->request, steps, step_count);
+    if (error < 0)
+        return error == -ENOTCONN ? -ECONNRESET : error;
+    while (error == 0 && !session->is_answered)
+        error = run_loop(session, UINT64_MAX);
+    PGresult *result = TAKE_PTR(session->result);
+    bool is_done = error == 0 && session->outcome == DB_DONE;
+    if (is_done && ret_result && result) {
+        *ret_result = result;
+        return 0;
+    }
+    PQclear(result);
+    if (error < 0)
+        return error;
+    if (is_done)
+        return ret_result ? -ENOMEM : 0;
+    return session->outcome == DB_ERROR ? -EBADMSG : -ECONNRESET;
+}
+
+const char *schema_session_error(const struct schema_session *session)
+{
+    return session->error;
+}
+
+static uint64_t now_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+int schema_session_sleep(struct schema_session *session, unsigned int delay_ms)
+{
+    uint64_t end_us = now_us() + (uint64_t)delay_ms * 1000;
+    int error = 0;
+    for (uint64_t time_us = now_us(); error == 0 && time_us < end_us; time_us = now_us())
+        error = run_loop(session, end_us - time_us);
+    return error;
+}

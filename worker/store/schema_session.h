@@ -1,0 +1,37 @@
+/* A database connection for work that goes step by step: each function runs the loop until its
+ * answer is there.
+ *
+ * For commands, never for the service. Waits for the database for as long as it takes; ends early
+ * only when the loop is told to exit (a signal, the master's end), which every function reports as
+ * -EINTR.
+ */
+#ifndef USERD_WORKER_STORE_SCHEMA_SESSION_H
+#define USERD_WORKER_STORE_SCHEMA_SESSION_H
+
+#include "common/settings.h"
+#include "worker/db/db_connection.h"
+
+struct schema_session;
+
+/* `settings` must outlive it. */
+MUST_CHECK int schema_session_new(
+    sd_event *event, const struct settings *settings, struct schema_session **ret_session);
+struct schema_session *schema_session_free(struct schema_session *session);
+void schema_session_freep(struct schema_session **session);
+
+/* Until there is a connection. 0 or -EINTR. */
+MUST_CHECK int schema_session_await(struct schema_session *session);
+
+/* One transaction; *ret_result (may be NULL) is the last step's, the caller's to PQclear().
+ * -EBADMSG: PostgreSQL refused it, see schema_session_error(). -ECONNRESET: the connection was
+ * lost, and with it all session locks; it is not known whether the transaction was committed.
+ * -EINTR, likewise not known. -ENOMEM. */
+MUST_CHECK int schema_session_run(struct schema_session *session, const struct db_step *steps,
+    size_t step_count, PGresult **ret_result);
+/* What PostgreSQL said when it refused; valid until the next call. */
+const char *schema_session_error(const struct schema_session *session);
+
+/* Lets time go by. 0 or -EINTR. */
+MUST_CHECK int schema_session_sleep(struct schema_session *session, unsigned int delay_ms);
+
+#endif

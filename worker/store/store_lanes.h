@@ -1,0 +1,53 @@
+/* The store's connections to PostgreSQL, and who goes by which one.
+ *
+ * Answers on one connection come in order, so that a statement that waits for a row lock holds up
+ * all behind it. Where there is more than one connection the first is therefore for reads alone,
+ * and a read goes behind a write only when nothing else is ready. Loop thread only.
+ */
+#ifndef USERD_WORKER_STORE_STORE_LANES_H
+#define USERD_WORKER_STORE_STORE_LANES_H
+
+#include "common/settings.h"
+#include "worker/db/db_connection.h"
+
+#define STORE_LANES_IN_FLIGHT                                           \
+    2 /* batches on one connection: one runs, the next is already there \
+       */
+
+struct store_lanes;
+struct store_lane;
+
+struct store_request {
+    void (*on_answer)(struct store_request *request, const struct db_answer *answer);
+    bool is_write;
+    /* private while in flight */
+    struct db_request request;
+    struct store_lane *lane;
+};
+
+struct store_lanes_options {
+    sd_event *event;
+    const struct settings *settings;              /* must outlive it */
+    uint32_t slot_number;                         /* for the sessions' application_name */
+    const struct db_statement *const *statements; /* ended by NULL; must outlive it */
+    /* The first lane has become ready, or the last one is no longer. */
+    void (*on_availability)(bool is_available, void *userdata);
+    /* There may be room for more. */
+    void (*on_room)(void *userdata);
+    void *userdata;
+};
+
+MUST_CHECK int store_lanes_new(
+    const struct store_lanes_options *options, struct store_lanes **ret_lanes);
+/* Requests in flight are answered DB_LOST; on_availability and on_room do not run. */
+struct store_lanes *store_lanes_free(struct store_lanes *lanes);
+
+bool store_lanes_is_available(const struct store_lanes *lanes);
+/* Nothing is in flight. */
+bool store_lanes_is_idle(const struct store_lanes *lanes);
+bool store_lanes_has_room(const struct store_lanes *lanes, bool is_write);
+/* Sends, with room or without; as db_connection_submit(). */
+MUST_CHECK int store_lanes_submit(struct store_lanes *lanes, struct store_request *request,
+    const struct db_step *steps, size_t step_count);
+
+#endif
