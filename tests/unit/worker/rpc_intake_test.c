@@ -1,0 +1,196 @@
+/* From a passed descriptor to the C core, and the count of connections that have ended. */
+#include <criterion/criterion.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/file_descriptor.h"
+#include "worker/rpc/rpc_intake.h"
+
+#define LISTENER   1
+#define TIMEOUT_MS 50
+#define HELLO      "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+#define HELLO_SIZE (sizeof(HELLO) - 1)
+
+struct fixture {
+    sd_event *event;
+    struct settings settings;
+    struct scoreboard_slot slot;
+    struct rpc_intake *intake;
+    int core_fd; /* what the C core was given */
+    unsigned int ready_count;
+    unsigned int empty_count;
+};
+
+static void on_ready(uint32_t listener, int fd, void *userdata)
+{
+    struct fixture *fixture = userdata;
+    cr_assert_eq(listener, LISTENER);
+    fd_close(&fixture->core_fd);
+    fixture->core_fd = fd;
+    fixture->ready_count++;
+}
+
+static void on_empty(void *userdata)
+{
+    ((struct fixture *)userdata)->empty_count++;
+}
+
+static void open_fixture(struct fixture *fixture)
+{
+    static const struct rpc_intake_handlers handlers = {.on_ready = on_ready, .on_empty = on_empty};
+    memset(fixture, 0, sizeof(*fixture));
+    fixture->core_fd = -1;
+    fixture->settings.limits.connections = 2;
+    fixture->settings.limits.handshake_timeout_ms = TIMEOUT_MS;
+    cr_assert_geq(sd_event_new(&fixture->event), 0);
+    cr_assert_eq(rpc_intake_new(fixture->event, &fixture->settings, &fixture->slot, &handlers,
+                     fixture, &fixture->intake),
+        0);
+}
+
+static void close_fixture(struct fixture *fixture)
+{
+    fixture->intake = rpc_intake_free(fixture->intake);
+    fd_close(&fixture->core_fd);
+    (void)sd_event_unref(fixture->event);
+}
+
+/* Passes one end of a new connection, which already has `length` bytes waiting; returns the
+ * client's end. */
+static int connect_client(struct fixture *fixture, const char *bytes, size_t length)
+{
+    int fds[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    if (length > 0)
+        cr_assert_eq(write(fds[0], bytes, length), (ssize_t)length);
+    rpc_intake_add(fixture->intake, LISTENER, &fds[1]);
+    cr_assert_eq(fds[1], -1, "the descriptor is taken");
+    return fds[0];
+}
+
+static void run_for_ms(struct fixture *fixture, unsigned int time_ms)
+{
+    for (unsigned int i = 0; i < time_ms; i++)
+        cr_assert_geq(sd_event_run(fixture->event, 1000), 0);
+}
+
+static uint32_t closed_count(struct fixture *fixture)
+{
+    return atomic_load(&fixture->slot.closed[LISTENER]);
+}
+
+Test(rpc_intake, hands_over_at_once_when_the_first_bytes_are_there)
+{
+    struct fixture fixture;
+    open_fixture(&fixture);
+    int client = connect_client(&fixture, HELLO, HELLO_SIZE);
+    cr_assert_eq(fixture.ready_count, 1);
+    char bytes[HELLO_SIZE];
+    cr_assert_eq(
+        read(fixture.core_fd, bytes, sizeof(bytes)), (ssize_t)sizeof(bytes), "nothing was eaten");
+    fd_close(&client);
+    close_fixture(&fixture);
+}
+
+Test(rpc_intake, waits_for_first_bytes_that_come_in_pieces)
+{
+    struct fixture fixture;
+    open_fixture(&fixture);
+    int client = connect_client(&fixture, HELLO, 10);
+    run_for_ms(&fixture, 5);
+    cr_assert_eq(fixture.ready_count, 0);
+    cr_assert_eq(write(client, &HELLO[10], HELLO_SIZE - 10), (ssize_t)(HELLO_SIZE - 10));
+    run_for_ms(&fixture, 5);
+    cr_assert_eq(fixture.ready_count, 1);
+    fd_close(&client);
+    close_fixture(&fixture);
+}
+
+Test(rpc_intake, leaves_other_protocols_to_the_core)
+{
+    struct fixture fixture;
+    open_fixture(&fixture);
+    int client = connect_client(&fixture, "GET", 3);
+    cr_assert_eq(fixture.ready_count, 1);
+    fd_close(&client);
+    close_fixture(&fixture);
+}
+
+Test(rpc_intake, closes_a_peer_that_says_nothing)
+{
+    struct fixture fixture;
+    open_fixture(&fixture);
+    int silent = connect_client(&fixture, NULL, 0);
+    int halting = connect_client(&fixture, HELLO, HELLO_SIZE - 1);
+    run_for_ms(&fixture, 3 * TIMEOUT_MS);
+    char byte;
+    cr_assert_eq(recv(silent, &byte, 1, MSG_DONTWAIT), 0, "end of file");
+    cr_assert_leq(recv(halting, &byte, 1, MSG_DONTWAIT), 0);
+    cr_assert_eq(closed_count(&fixture), 2);
+    cr_assert_eq(fixture.ready_count, 0);
+    fd_close(&silent);
+    fd_close(&halting);
+    close_fixture(&fixture);
+}
+
+Test(rpc_intake, counts_the_end_of_a_connection_once)
+{
+    struct fixture fixture;
+    open_fixture(&fixture);
+    int client = connect_client(&fixture, HELLO, HELLO_SIZE);
+    run_for_ms(&fixture, 3);
+    cr_assert_eq(closed_count(&fixture), 0);
+    fd_close(&client);
+    run_for_ms(&fixture, 5);
+    cr_assert_eq(closed_count(&fixture), 1);
+    cr_assert_eq(fixture.empty_count, 1);
+    cr_assert_eq(rpc_intake_count(fixture.intake), 0);
+    fd_close(&fixture.core_fd); /* the C core comes later: no second count */
+    run_for_ms(&fixture, 5);
+    close_fixture(&fixture);
+    cr_assert_eq(closed_count(&fixture), 1);
+}
+
+Test(rpc_intake, notices_when_the_core_ends_it)
+{
+    struct fixture fixture;
+    open_fixture(&fixture);
+    int client = connect_client(&fixture, HELLO, HELLO_SIZE);
+    (void)shutdown(fixture.core_fd, SHUT_RDWR); /* as the C core does before it closes */
+    fd_close(&fixture.core_fd);
+    run_for_ms(&fixture, 5);
+    cr_assert_eq(closed_count(&fixture), 1);
+    fd_close(&client);
+    close_fixture(&fixture);
+}
+
+Test(rpc_intake, turns_away_above_the_limit_and_counts_it)
+{
+    struct fixture fixture;
+    open_fixture(&fixture);
+    int clients[3];
+    for (size_t i = 0; i < ARRAY_LENGTH(clients); i++)
+        clients[i] = connect_client(&fixture, HELLO, HELLO_SIZE);
+    cr_assert_eq(fixture.ready_count, 2);
+    cr_assert_eq(closed_count(&fixture), 1);
+    for (size_t i = 0; i < ARRAY_LENGTH(clients); i++)
+        fd_close(&clients[i]);
+    close_fixture(&fixture);
+    cr_assert_eq(closed_count(&fixture), 3);
+}
+
+Test(rpc_intake, a_drain_hands_over_who_waits_and_turns_away_who_comes)
+{
+    struct fixture fixture;
+    open_fixture(&fixture);
+    int waiting = connect_client(&fixture, NULL, 0);
+    rpc_intake_drain(fixture.intake);
+    cr_assert_eq(fixture.ready_count, 1);
+    int late = connect_client(&fixture, HELLO, HELLO_SIZE);
+    cr_assert_eq(fixture.ready_count, 1);
+    cr_assert_eq(closed_count(&fixture), 1);
+    fd_close(&waiting);
+    fd_close(&late);
+    close_fixture(&fixture);
+}

@@ -1,0 +1,284 @@
+#include "worker/rpc/rpc_call.h"
+
+#include <assert.h>
+#include <grpc/byte_buffer.h>
+#include <grpc/slice.h>
+#include <grpc/slice_buffer.h>
+#include <grpc/support/time.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/log.h"
+#include "worker/rpc/rpc_call_life.h"
+#include "worker/rpc/rpc_message.h"
+
+/* Free objects that are kept; above that they are given back to malloc. */
+#define FREE_CALLS_MAX 1024
+
+/* A decoded message may take this many times the limit of its bytes (rpc_arena_init): packed
+ * one-byte numbers, the densest thing that we accept, become four bytes each. */
+#define DECODE_GROWTH      4
+#define DECODE_EXTRA_BYTES ((size_t)1024 * 1024)
+
+/* The hint of gRPC's retry design (A6): not before so many milliseconds. */
+#define RETRY_PUSHBACK_MS "200"
+
+/* ---- what handlers use ---- */
+
+void *rpc_call_allocate(struct rpc_call *call, size_t size)
+{
+    void *memory = rpc_arena_allocate(&call->arena, size);
+    memset(memory, 0, size);
+    return memory;
+}
+
+ProtobufCAllocator *rpc_call_allocator(struct rpc_call *call)
+{
+    return &call->arena.allocator;
+}
+
+int64_t rpc_call_deadline_us(const struct rpc_call *call)
+{
+    return call->deadline_us;
+}
+
+const atomic_bool *rpc_call_is_cancelled(const struct rpc_call *call)
+{
+    return &call->is_cancelled;
+}
+
+/* ---- the pool ---- */
+
+static void free_call(struct rpc_call *call)
+{
+    rpc_arena_reset(&call->arena);
+    grpc_slice_buffer_destroy(&call->reply.data.raw.slice_buffer);
+    grpc_metadata_array_destroy(&call->metadata);
+    free(call);
+}
+
+void rpc_call_pool_init(struct rpc_call_pool *pool, grpc_completion_queue *queue,
+    const struct core_bridge *bridge, struct scoreboard_slot *slot, const struct settings *settings)
+{
+    *pool = (struct rpc_call_pool){
+        .queue = queue,
+        .bridge = bridge,
+        .slot = slot,
+        .message_limit_bytes = (size_t)settings->limits.message_bytes,
+        .in_progress_limit = (size_t)settings->limits.queued_calls,
+    };
+}
+
+void rpc_call_pool_cleanup(struct rpc_call_pool *pool)
+{
+    assert(pool->in_progress == 0);
+    while (pool->free_calls != NULL) {
+        struct rpc_call *next = pool->free_calls->next_free;
+        free_call(pool->free_calls);
+        pool->free_calls = next;
+    }
+    pool->free_count = 0;
+}
+
+void rpc_call_give_back(struct rpc_call *call)
+{
+    struct rpc_call_pool *pool = call->pool;
+    if (pool->free_count >= FREE_CALLS_MAX) {
+        free_call(call);
+        return;
+    }
+    call->next_free = pool->free_calls;
+    pool->free_calls = call;
+    pool->free_count++;
+}
+
+/* ---- the end of a call ---- */
+
+/* One of the two tags has come back. */
+static void release_call(struct rpc_call *call)
+{
+    assert(call->outstanding > 0);
+    if (--call->outstanding > 0)
+        return;
+    call->pool->in_progress--;
+    grpc_slice_buffer_reset_and_unref(&call->reply.data.raw.slice_buffer);
+    grpc_byte_buffer_destroy(call->payload);
+    call->payload = NULL;
+    grpc_call_unref(call->core);
+    call->core = NULL;
+    rpc_arena_reset(&call->arena);
+    rpc_call_give_back(call);
+}
+
+static void on_closed(struct rpc_tag *tag, bool is_ok)
+{
+    struct rpc_call *call = CONTAINER_OF(tag, struct rpc_call, closed);
+    (void)is_ok;
+    if (call->was_cancelled != 0)
+        atomic_store_explicit(&call->is_cancelled, true, memory_order_relaxed);
+    release_call(call);
+}
+
+static void on_finished(struct rpc_tag *tag, bool is_ok)
+{
+    (void)is_ok; /* the client may be gone: nothing more to do for it */
+    release_call(CONTAINER_OF(tag, struct rpc_call, finished));
+}
+
+/* ---- the answer ---- */
+
+static int64_t now_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static void count(_Atomic uint64_t *counter)
+{
+    /* The rpc thread and the loop thread both answer. */
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+/* Each call is counted in one place, so that the sum is the calls that were answered. */
+static void count_answer(const struct rpc_call *call, grpc_status_code status)
+{
+    struct scoreboard_slot *slot = call->pool->slot;
+    if (status == GRPC_STATUS_OK)
+        count(&slot->calls_ok);
+    else if (status == GRPC_STATUS_RESOURCE_EXHAUSTED)
+        count(&slot->calls_refused);
+    else if (status == GRPC_STATUS_DEADLINE_EXCEEDED)
+        count(&slot->calls_expired);
+    else if (status == GRPC_STATUS_CANCELLED)
+        /* The C core reports a passed deadline as a cancellation too. */
+        count(call->deadline_us <= now_us() ? &slot->calls_expired : &slot->calls_cancelled);
+    else
+        count(&slot->calls_failed);
+}
+
+/* Returns how many there are. */
+static size_t put_trailer(struct rpc_call *call, grpc_status_code status)
+{
+    const char *key = NULL;
+    const char *value = NULL;
+    if (status == GRPC_STATUS_RESOURCE_EXHAUSTED || status == GRPC_STATUS_UNAVAILABLE) {
+        key = "grpc-retry-pushback-ms";
+        value = RETRY_PUSHBACK_MS;
+    } else if (status == GRPC_STATUS_UNIMPLEMENTED) {
+        /* The gRPC compression document wants it when an algorithm is not supported. */
+        key = "grpc-accept-encoding";
+        value = "identity, deflate, gzip";
+    }
+    if (key == NULL)
+        return 0;
+    call->trailer.key = grpc_slice_from_static_string(key);
+    call->trailer.value = grpc_slice_from_static_string(value);
+    return 1;
+}
+
+/* One batch for everything that is left to say: one write. `reply` is taken, NULL: none. */
+static void finish_call(
+    struct rpc_call *call, grpc_status_code status, const char *message, const grpc_slice *reply)
+{
+    bool is_second_answer =
+        atomic_flag_test_and_set_explicit(&call->is_answered, memory_order_relaxed);
+    assert(!is_second_answer);
+    count_answer(call, status);
+
+    grpc_slice details =
+        message == NULL ? grpc_empty_slice() : grpc_slice_from_copied_string(message);
+    grpc_op operations[3];
+    memset(operations, 0, sizeof(operations));
+    size_t operation_count = 0;
+    operations[operation_count++].op = GRPC_OP_SEND_INITIAL_METADATA;
+    if (reply != NULL) {
+        grpc_slice_buffer_add(&call->reply.data.raw.slice_buffer, *reply);
+        operations[operation_count].op = GRPC_OP_SEND_MESSAGE;
+        operations[operation_count++].data.send_message.send_message = &call->reply;
+    }
+    grpc_op *last = &operations[operation_count++];
+    last->op = GRPC_OP_SEND_STATUS_FROM_SERVER;
+    last->data.send_status_from_server.status = status;
+    last->data.send_status_from_server.status_details = message == NULL ? NULL : &details;
+    last->data.send_status_from_server.trailing_metadata_count = put_trailer(call, status);
+    last->data.send_status_from_server.trailing_metadata = &call->trailer;
+    /* From here on the object may be recycled at any moment. */
+    grpc_call_error error =
+        grpc_call_start_batch(call->core, operations, operation_count, &call->finished, NULL);
+    assert(error == GRPC_CALL_OK);
+    grpc_slice_unref(details);
+}
+
+void rpc_call_fail(struct rpc_call *call, grpc_status_code status, const char *message)
+{
+    assert(status != GRPC_STATUS_OK);
+    finish_call(call, status, message, NULL);
+}
+
+void rpc_call_answer(const ProtobufCMessage *message, void *call_pointer)
+{
+    struct rpc_call *call = call_pointer;
+    if (message == NULL) {
+        finish_call(call, GRPC_STATUS_INTERNAL, "internal error", NULL);
+        return;
+    }
+    grpc_slice reply = rpc_message_encode(message);
+    finish_call(call, GRPC_STATUS_OK, NULL, &reply);
+}
+
+/* ---- the beginning of a call ---- */
+
+struct rpc_call *rpc_call_take(struct rpc_call_pool *pool)
+{
+    struct rpc_call *call = pool->free_calls;
+    if (call != NULL) {
+        pool->free_calls = call->next_free;
+        pool->free_count--;
+        return call;
+    }
+    call = aligned_alloc(_Alignof(struct rpc_call), sizeof(*call));
+    if (call == NULL) {
+        log_error("out of memory where=rpc_call");
+        abort();
+    }
+    *call = (struct rpc_call){
+        .closed = {.on_event = on_closed},
+        .finished = {.on_event = on_finished},
+        .pool = pool,
+        .reply = {.type = GRPC_BB_RAW},
+    };
+    call->reply.data.raw.compression = GRPC_COMPRESS_NONE;
+    grpc_slice_buffer_init(&call->reply.data.raw.slice_buffer);
+    grpc_metadata_array_init(&call->metadata);
+    rpc_arena_init(&call->arena, pool->message_limit_bytes * DECODE_GROWTH + DECODE_EXTRA_BYTES);
+    return call;
+}
+
+static int64_t deadline_to_us(gpr_timespec deadline)
+{
+    /* The C core hands deadlines out on its monotonic clock, which is CLOCK_MONOTONIC. */
+    gpr_timespec monotonic = gpr_convert_clock_type(deadline, GPR_CLOCK_MONOTONIC);
+    if (monotonic.tv_sec >= INT64_MAX / 1000000)
+        return INT64_MAX;
+    return monotonic.tv_sec * 1000000 + monotonic.tv_nsec / 1000;
+}
+
+void rpc_call_begin(struct rpc_call *call)
+{
+    call->pool->in_progress++;
+    scoreboard_add(&call->pool->slot->calls_started, 1);
+    call->deadline_us = deadline_to_us(call->deadline);
+    atomic_store_explicit(&call->is_cancelled, false, memory_order_relaxed);
+    atomic_flag_clear_explicit(&call->is_answered, memory_order_relaxed);
+    call->was_cancelled = 0;
+    call->outstanding = 2;
+
+    grpc_op operation;
+    memset(&operation, 0, sizeof(operation));
+    operation.op = GRPC_OP_RECV_CLOSE_ON_SERVER;
+    operation.data.recv_close_on_server.cancelled = &call->was_cancelled;
+    grpc_call_error error = grpc_call_start_batch(call->core, &operation, 1, &call->closed, NULL);
+    assert(error == GRPC_CALL_OK);
+}

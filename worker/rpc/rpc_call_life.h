@@ -1,0 +1,73 @@
+/* The inside of a unary call (rpc_call.h), and the pool that its objects come from and go back to.
+ *
+ * An object is made once and used for many calls, one after the other: asked for at the C core,
+ * arrived, answered, recycled. Two operations of an arrived call are always outstanding or to come:
+ * "closed" (started at once, so that a client that goes away is noticed while its call is queued)
+ * and "finished" (started by the answer). The object goes back when both have come back; both come
+ * back on the rpc thread, so that nothing here needs a lock.
+ */
+#ifndef USERD_WORKER_RPC_RPC_CALL_LIFE_H
+#define USERD_WORKER_RPC_RPC_CALL_LIFE_H
+
+#include <grpc/grpc.h>
+
+#include "common/attributes.h"
+#include "common/scoreboard.h"
+#include "worker/rpc/core_bridge.h"
+#include "worker/rpc/rpc_arena.h"
+#include "worker/rpc/rpc_call.h"
+#include "worker/rpc/rpc_tag.h"
+
+struct rpc_method;
+
+/* One for each worker; rpc thread only, but for `slot`. */
+struct rpc_call_pool {
+    grpc_completion_queue *queue;
+    const struct core_bridge *bridge;
+    struct scoreboard_slot *slot;
+    size_t message_limit_bytes;
+    size_t in_progress_limit; /* calls that have arrived and are not finished; more are refused */
+    size_t in_progress;
+    struct rpc_call *free_calls; /* owned */
+    size_t free_count;
+};
+
+struct rpc_call {
+    struct rpc_tag requested;
+    struct rpc_tag closed;
+    struct rpc_tag finished;
+    struct rpc_call_pool *pool;
+    struct rpc_method *method;
+    struct rpc_call *next_free;
+    /* filled in by the C core when the call arrives */
+    grpc_call *core;
+    gpr_timespec deadline;
+    grpc_metadata_array metadata;
+    grpc_byte_buffer *payload; /* owned until decoded */
+    /* while it lives */
+    int64_t deadline_us;
+    atomic_bool is_cancelled;
+    atomic_flag is_answered;
+    int was_cancelled;        /* written by the C core with the closed tag */
+    unsigned int outstanding; /* of closed and finished */
+    grpc_byte_buffer reply;   /* one slice while the final batch is under way */
+    grpc_metadata trailer;
+    struct rpc_arena arena;
+};
+
+void rpc_call_pool_init(struct rpc_call_pool *pool, grpc_completion_queue *queue,
+    const struct core_bridge *bridge, struct scoreboard_slot *slot,
+    const struct settings *settings);
+void rpc_call_pool_cleanup(struct rpc_call_pool *pool);
+
+/* An object to ask for a call with; its `requested` tag is the caller's to fill in. */
+struct rpc_call *rpc_call_take(struct rpc_call_pool *pool);
+/* Back to the pool without having become a call. */
+void rpc_call_give_back(struct rpc_call *call);
+/* The call has arrived: starts watching for its end. */
+void rpc_call_begin(struct rpc_call *call);
+/* The ProtobufCClosure that answers; `call` is the struct rpc_call. A NULL message answers
+ * INTERNAL. */
+void rpc_call_answer(const ProtobufCMessage *message, void *call);
+
+#endif

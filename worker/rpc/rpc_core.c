@@ -1,0 +1,103 @@
+#include "worker/rpc/rpc_core.h"
+
+#include <grpc/support/log.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/attributes.h"
+#include "common/log.h"
+
+/* A message over its limit is noticed only when all of it is buffered: this bounds how much can be
+ * buffered. */
+#define QUOTA_BYTES ((size_t)128 * 1024 * 1024)
+
+/* A client may ping this often without being sent away: keepalive as clients of mobile and mesh
+ * networks set it. */
+#define PING_INTERVAL_MS 10000
+
+/* A peer that vanished without a word is found this long after its last sign of life. */
+#define KEEPALIVE_MS         60000
+#define KEEPALIVE_TIMEOUT_MS 20000
+
+#define METADATA_BYTES   16384
+#define LINES_PER_SECOND 5
+
+/* Any thread. What the C core calls an error is nearly always a peer's: nobody must act on it. */
+static void write_log(gpr_log_func_args *line)
+{
+    static _Thread_local struct log_limit limit;
+    unsigned int suppressed = 0;
+    if (!log_limit_allows(&limit, LINES_PER_SECOND, &suppressed))
+        return;
+    const char *slash = strrchr(line->file, '/');
+    log_write(line->severity == GPR_LOG_SEVERITY_ERROR ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG,
+        "grpc core says file=%s line=%d suppressed=%u message=\"%s\"",
+        slash == NULL ? line->file : slash + 1, line->line, suppressed, line->message);
+}
+
+void rpc_core_init(void)
+{
+    /* Workers are exec'd, never forked with a running C core. */
+    (void)setenv("GRPC_ENABLE_FORK_SUPPORT", "0", 1);
+    (void)setenv("GRPC_POLL_STRATEGY", "epoll1", 1);
+    gpr_set_log_function(write_log);
+    gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
+    grpc_init();
+}
+
+void rpc_core_cleanup(void)
+{
+    /* Not grpc_shutdown(): that leaves a thread behind that may still be running when the process
+     * ends. */
+    grpc_shutdown_blocking();
+}
+
+grpc_resource_quota *rpc_core_new_quota(void)
+{
+    grpc_resource_quota *quota = grpc_resource_quota_create("userd");
+    grpc_resource_quota_resize(quota, QUOTA_BYTES);
+    return quota;
+}
+
+static grpc_arg integer_argument(const char *key, int value)
+{
+    union {
+        const char *text;
+        char *key; /* the C core's type is not const; it only reads */
+    } name = {.text = key};
+    return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = name.key, .value.integer = value};
+}
+
+static grpc_arg quota_argument(grpc_resource_quota *quota)
+{
+    grpc_arg argument = integer_argument(GRPC_ARG_RESOURCE_QUOTA, 0);
+    argument.type = GRPC_ARG_POINTER;
+    argument.value.pointer.p = quota;
+    argument.value.pointer.vtable = grpc_resource_quota_arg_vtable();
+    return argument;
+}
+
+grpc_server *rpc_core_new_server(
+    const struct settings *settings, grpc_resource_quota *quota, struct core_acceptor *acceptor)
+{
+    grpc_arg arguments[] = {
+        core_bridge_acceptor_argument(acceptor),
+        quota_argument(quota),
+        integer_argument(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, settings->limits.message_bytes),
+        /* Inflated by us (rpc_message.c), within a bound that the C core does not have. */
+        integer_argument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
+        integer_argument(GRPC_ARG_MAX_CONCURRENT_STREAMS, settings->limits.streams_per_connection),
+        integer_argument(
+            GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, settings->limits.handshake_timeout_ms),
+        integer_argument(GRPC_ARG_MAX_METADATA_SIZE, METADATA_BYTES),
+        integer_argument(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
+        integer_argument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
+        integer_argument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+        integer_argument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
+        integer_argument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PING_INTERVAL_MS),
+        integer_argument(GRPC_ARG_MAX_CHANNEL_TRACE_EVENT_MEMORY_PER_NODE, 0),
+        integer_argument("grpc.enable_channelz", 0),
+    };
+    const grpc_channel_args all = {.num_args = ARRAY_LENGTH(arguments), .args = arguments};
+    return grpc_server_create(&all, NULL);
+}

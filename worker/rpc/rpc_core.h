@@ -1,0 +1,23 @@
+/* The C core as a whole: its start and end in this process, where its log goes, and what each
+ * server is told. Holds every choice of a C core setting. */
+#ifndef USERD_WORKER_RPC_RPC_CORE_H
+#define USERD_WORKER_RPC_RPC_CORE_H
+
+#include <grpc/grpc.h>
+
+#include "common/settings.h"
+#include "worker/rpc/core_bridge.h"
+
+/* Signals must be blocked: the C core starts threads. */
+void rpc_core_init(void);
+/* After all servers and queues are destroyed. */
+void rpc_core_cleanup(void);
+
+/* The bound on what the connections of all servers of a worker may buffer. Unref when the servers
+ * are made. */
+grpc_resource_quota *rpc_core_new_quota(void);
+/* A server with our limits; the acceptor must stay where it is. */
+grpc_server *rpc_core_new_server(
+    const struct settings *settings, grpc_resource_quota *quota, struct core_acceptor *acceptor);
+
+#endif

@@ -1,0 +1,332 @@
+#include "worker/rpc/rpc_intake.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "common/file_descriptor.h"
+#include "common/log.h"
+
+/* RFC 9113, section 3.4: what an HTTP/2 client sends first. */
+static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+#define PREFACE_BYTES (sizeof(preface) - 1)
+/* It must be followed by a SETTINGS frame: its header is waited for as well. */
+#define FIRST_BYTES (PREFACE_BYTES + 9)
+
+#define TIMER_ACCURACY_US 50000
+#define LINES_PER_SECOND  5
+
+struct connection {
+    struct rpc_intake *intake;
+    struct connection *previous;
+    struct connection *next;
+    sd_event_source *source; /* owned: watches watch_fd */
+    int watch_fd;            /* owned: our duplicate */
+    int core_fd;             /* owned while waiting for the preface; then the C core's, -1 here */
+    uint32_t listener;
+    uint64_t deadline_us; /* for the preface */
+};
+
+struct connection_list {
+    struct connection *first;
+    struct connection *last;
+};
+
+struct rpc_intake {
+    sd_event *event;        /* owned: a reference */
+    sd_event_source *timer; /* owned: for the first of `waiting` */
+    struct scoreboard_slot *slot;
+    const struct rpc_intake_handlers *handlers;
+    void *userdata;
+    size_t limit;
+    uint64_t timeout_us;
+    size_t count;
+    bool is_draining;
+    struct connection_list
+        waiting; /* owned; for their first bytes, in order of arrival and so of deadline */
+    struct connection_list active; /* owned; at the C core */
+    struct log_limit log_limit;
+};
+
+/* ---- lists ---- */
+
+static void append_connection(struct connection_list *list, struct connection *connection)
+{
+    connection->previous = list->last;
+    connection->next = NULL;
+    if (list->last != NULL)
+        list->last->next = connection;
+    else
+        list->first = connection;
+    list->last = connection;
+}
+
+static void remove_connection(struct connection_list *list, struct connection *connection)
+{
+    if (connection->previous != NULL)
+        connection->previous->next = connection->next;
+    else
+        list->first = connection->next;
+    if (connection->next != NULL)
+        connection->next->previous = connection->previous;
+    else
+        list->last = connection->previous;
+}
+
+/* ---- the end of a connection ---- */
+
+static void count_closed(struct rpc_intake *intake, uint32_t listener)
+{
+    atomic_fetch_add_explicit(&intake->slot->closed[listener], 1, memory_order_relaxed);
+}
+
+static void end_connection(struct connection *connection)
+{
+    struct rpc_intake *intake = connection->intake;
+    remove_connection(connection->core_fd >= 0 ? &intake->waiting : &intake->active, connection);
+    /* Out of the epoll set before it is closed: the C core's duplicate keeps the socket open, and
+     * with it the entry. */
+    (void)sd_event_source_disable_unref(connection->source);
+    fd_close(&connection->watch_fd);
+    fd_close(&connection->core_fd);
+    count_closed(intake, connection->listener);
+    free(connection);
+    intake->count--;
+    if (intake->count == 0 && intake->handlers->on_empty != NULL)
+        intake->handlers->on_empty(intake->userdata);
+}
+
+/* ---- the first bytes ---- */
+
+/* Whether to go on waiting: the beginning of the preface is there, but not all of it. Anything
+ * else, a wrong beginning too, is for the C core to judge. */
+enum first_bytes { FIRST_BYTES_WAIT, FIRST_BYTES_READY, FIRST_BYTES_END };
+
+static enum first_bytes look_at_first_bytes(int fd)
+{
+    char bytes[FIRST_BYTES];
+    ssize_t length = recv(fd, bytes, sizeof(bytes), MSG_PEEK | MSG_DONTWAIT);
+    if (length == 0)
+        return FIRST_BYTES_END;
+    if (length < 0)
+        return errno == EAGAIN || errno == EINTR ? FIRST_BYTES_WAIT : FIRST_BYTES_END;
+    size_t compared = (size_t)length < PREFACE_BYTES ? (size_t)length : PREFACE_BYTES;
+    if ((size_t)length == FIRST_BYTES || memcmp(bytes, preface, compared) != 0)
+        return FIRST_BYTES_READY;
+    return FIRST_BYTES_WAIT;
+}
+
+/* From here on only the end is watched for. */
+static void hand_over(struct connection *connection)
+{
+    struct rpc_intake *intake = connection->intake;
+    int error = sd_event_source_set_io_events(connection->source, EPOLLRDHUP | EPOLLET);
+    if (error < 0) {
+        log_warn("connection refused reason=epoll error=%d", -error);
+        end_connection(connection);
+        return;
+    }
+    remove_connection(&intake->waiting, connection);
+    append_connection(&intake->active, connection);
+    intake->handlers->on_ready(
+        connection->listener, fd_take(&connection->core_fd), intake->userdata);
+}
+
+static int on_connection_event(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    struct connection *connection = userdata;
+    (void)source;
+    if ((revents & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+        end_connection(connection);
+        return 0;
+    }
+    if (connection->core_fd < 0)
+        return 0;
+    switch (look_at_first_bytes(fd)) {
+    case FIRST_BYTES_WAIT:
+        break;
+    case FIRST_BYTES_READY:
+        hand_over(connection);
+        break;
+    case FIRST_BYTES_END:
+        end_connection(connection);
+        break;
+    }
+    return 0;
+}
+
+/* ---- the time limit ---- */
+
+static uint64_t now_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void arm_timer(struct rpc_intake *intake)
+{
+    int enabled = SD_EVENT_OFF;
+    (void)sd_event_source_get_enabled(intake->timer, &enabled);
+    if (intake->waiting.first == NULL || enabled != SD_EVENT_OFF)
+        return; /* when it fires for one that is long gone it looks for the next */
+    int error = sd_event_source_set_time(intake->timer, intake->waiting.first->deadline_us);
+    if (error >= 0)
+        error = sd_event_source_set_enabled(intake->timer, SD_EVENT_ONESHOT);
+    if (error < 0)
+        log_error("timer failed where=rpc_intake error=%d", -error);
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct rpc_intake *intake = userdata;
+    (void)source;
+    (void)usec;
+    uint64_t now = now_us();
+    while (intake->waiting.first != NULL && intake->waiting.first->deadline_us <= now) {
+        unsigned int suppressed = 0;
+        if (log_limit_allows(&intake->log_limit, LINES_PER_SECOND, &suppressed))
+            log_warn("connection closed reason=silent listener=%u suppressed=%u",
+                intake->waiting.first->listener, suppressed);
+        end_connection(intake->waiting.first);
+    }
+    arm_timer(intake);
+    return 0;
+}
+
+/* ---- the way in ---- */
+
+static int prepare_socket(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+        fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        return -errno;
+    /* Fails on a Unix socket, which has no such delay. */
+    const int on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    return 0;
+}
+
+/* Watches the descriptor; on success *fd is taken. NULL with *ret_error. */
+static struct connection *watch_connection(
+    struct rpc_intake *intake, uint32_t listener, int *fd, int *ret_error)
+{
+    *ret_error = prepare_socket(*fd);
+    if (*ret_error < 0)
+        return NULL;
+    int watch_fd CLEANUP(fd_close) = fcntl(*fd, F_DUPFD_CLOEXEC, 0);
+    if (watch_fd < 0) {
+        *ret_error = -errno;
+        return NULL;
+    }
+    struct connection *connection = calloc(1, sizeof(*connection));
+    if (connection == NULL) {
+        *ret_error = -ENOMEM;
+        return NULL;
+    }
+    *ret_error = sd_event_add_io(intake->event, &connection->source, watch_fd,
+        EPOLLIN | EPOLLRDHUP | EPOLLET, on_connection_event, connection);
+    if (*ret_error < 0) {
+        free(connection);
+        return NULL;
+    }
+    connection->intake = intake;
+    connection->watch_fd = fd_take(&watch_fd);
+    connection->core_fd = fd_take(fd);
+    connection->listener = listener;
+    connection->deadline_us = now_us() + intake->timeout_us;
+    append_connection(&intake->waiting, connection);
+    intake->count++;
+    return connection;
+}
+
+static void refuse_connection(
+    struct rpc_intake *intake, uint32_t listener, int *fd, const char *reason, int error)
+{
+    unsigned int suppressed = 0;
+    if (log_limit_allows(&intake->log_limit, LINES_PER_SECOND, &suppressed))
+        log_warn("connection refused reason=%s listener=%u error=%d suppressed=%u", reason,
+            listener, -error, suppressed);
+    fd_close(fd);
+    count_closed(intake, listener);
+}
+
+void rpc_intake_add(struct rpc_intake *intake, uint32_t listener, int *fd)
+{
+    assert(listener < SETTINGS_MAX_LISTENERS);
+    if (intake->is_draining || intake->count >= intake->limit) {
+        refuse_connection(intake, listener, fd, intake->is_draining ? "draining" : "limit", 0);
+        return;
+    }
+    int error = 0;
+    struct connection *connection = watch_connection(intake, listener, fd, &error);
+    if (connection == NULL) {
+        refuse_connection(intake, listener, fd, "no_resources", error);
+        return;
+    }
+    /* Mostly the preface came with the connection: no need to go round the loop for it. */
+    if (look_at_first_bytes(connection->watch_fd) == FIRST_BYTES_READY)
+        hand_over(connection);
+    else
+        arm_timer(intake);
+}
+
+void rpc_intake_drain(struct rpc_intake *intake)
+{
+    intake->is_draining = true;
+    while (intake->waiting.first != NULL)
+        hand_over(intake->waiting.first);
+}
+
+size_t rpc_intake_count(const struct rpc_intake *intake)
+{
+    return intake->count;
+}
+
+struct rpc_intake *rpc_intake_free(struct rpc_intake *intake)
+{
+    static const struct rpc_intake_handlers nobody = {0};
+    if (intake == NULL)
+        return NULL;
+    intake->handlers = &nobody;
+    while (intake->waiting.first != NULL)
+        end_connection(intake->waiting.first);
+    while (intake->active.first != NULL)
+        end_connection(intake->active.first);
+    (void)sd_event_source_disable_unref(intake->timer);
+    (void)sd_event_unref(intake->event);
+    free(intake);
+    return NULL;
+}
+
+int rpc_intake_new(sd_event *event, const struct settings *settings, struct scoreboard_slot *slot,
+    const struct rpc_intake_handlers *handlers, void *userdata, struct rpc_intake **ret_intake)
+{
+    struct rpc_intake *intake = calloc(1, sizeof(*intake));
+    if (intake == NULL)
+        return -ENOMEM;
+    intake->event = sd_event_ref(event);
+    intake->slot = slot;
+    intake->handlers = handlers;
+    intake->userdata = userdata;
+    intake->limit = (size_t)settings->limits.connections;
+    intake->timeout_us = (uint64_t)settings->limits.handshake_timeout_ms * 1000;
+    int error = sd_event_add_time(
+        event, &intake->timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY_US, on_timer, intake);
+    if (error >= 0)
+        error = sd_event_source_set_enabled(intake->timer, SD_EVENT_OFF);
+    if (error < 0) {
+        (void)rpc_intake_free(intake);
+        return error;
+    }
+    *ret_intake = intake;
+    return 0;
+}

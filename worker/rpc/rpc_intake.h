@@ -1,0 +1,41 @@
+/* Connections between the master and the C core: waits for a connection's first bytes, hands it
+ * over, and notices its end.
+ *
+ * Owns one descriptor of its own for each connection (a dup of the C core's), which lives exactly
+ * as long as the connection: closing it is when `closed` on the scoreboard is counted, once for
+ * each descriptor that the master has passed, also for those that are turned away. A peer that does
+ * not send the HTTP/2 preface in time never reaches the C core. Bounded by limits.connections. Loop
+ * thread.
+ */
+#ifndef USERD_WORKER_RPC_RPC_INTAKE_H
+#define USERD_WORKER_RPC_RPC_INTAKE_H
+
+#include <systemd/sd-event.h>
+
+#include "common/attributes.h"
+#include "common/scoreboard.h"
+#include "common/settings.h"
+
+struct rpc_intake;
+
+struct rpc_intake_handlers {
+    /* The connection speaks: it is the C core's now. Takes the fd. */
+    void (*on_ready)(uint32_t listener, int fd, void *userdata);
+    /* The last connection has ended. May be NULL. */
+    void (*on_empty)(void *userdata);
+};
+
+MUST_CHECK int rpc_intake_new(sd_event *event, const struct settings *settings,
+    struct scoreboard_slot *slot, const struct rpc_intake_handlers *handlers, void *userdata,
+    struct rpc_intake **ret_intake);
+/* Closes what is left and counts it as closed. */
+struct rpc_intake *rpc_intake_free(struct rpc_intake *intake);
+
+/* Takes *fd. */
+void rpc_intake_add(struct rpc_intake *intake, uint32_t listener, int *fd);
+/* Hands over what still waits for its first bytes (the C core will tell it to go elsewhere), and
+ * turns away what comes later. */
+void rpc_intake_drain(struct rpc_intake *intake);
+size_t rpc_intake_count(const struct rpc_intake *intake);
+
+#endif

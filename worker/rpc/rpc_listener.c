@@ -1,0 +1,128 @@
+#include "worker/rpc/rpc_listener.h"
+
+#include <errno.h>
+#include <grpc/grpc_posix.h>
+#include <grpc/grpc_security.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "worker/rpc/rpc_core.h"
+#include "worker/rpc/rpc_server.h"
+#include "worker/rpc/rpc_unknown.h"
+
+/* Calls asked for at any time, for each method: with fewer the C core matches the next arrival more
+ * slowly; each takes about 1.5 KiB. */
+#define REQUESTS_OF_METHOD 64
+#define REQUESTS_OF_HEALTH 4
+
+static ProtobufCService *find_service(const struct rpc_server_options *options, const char *name)
+{
+    for (size_t i = 0; i < options->service_count; i++) {
+        if (strcmp(options->services[i]->descriptor->name, name) == 0)
+            return options->services[i];
+    }
+    return NULL;
+}
+
+static int register_service(struct rpc_listener *listener, const char *name)
+{
+    ProtobufCService *service = find_service(listener->context->options, name);
+    if (service == NULL) {
+        log_error("unknown service listener=%s service=%s", listener->settings->name, name);
+        return -ENOENT;
+    }
+    unsigned int count = service->descriptor->n_methods;
+    struct rpc_method *methods =
+        reallocarray(listener->methods, listener->method_count + count, sizeof(*methods));
+    if (methods == NULL)
+        return -ENOMEM;
+    listener->methods = methods;
+    for (unsigned int i = 0; i < count; i++) {
+        int error = rpc_method_register(&methods[listener->method_count], &listener->context->calls,
+            listener->core, service, i);
+        if (error < 0) {
+            log_error("duplicate service listener=%s service=%s", listener->settings->name, name);
+            return error;
+        }
+        listener->method_count++;
+    }
+    return 0;
+}
+
+static int register_services(struct rpc_listener *listener)
+{
+    for (size_t i = 0; i < listener->settings->service_count; i++) {
+        int error = register_service(listener, listener->settings->services[i]);
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}
+
+static int register_own_services(struct rpc_listener *listener)
+{
+    struct rpc_listener_context *context = listener->context;
+    rpc_health_init(&listener->health, listener->settings, &context->is_serving);
+    rpc_reflection_init(&listener->reflection, listener->settings, context->descriptors);
+    int error = rpc_method_register(&listener->health_check, &context->calls, listener->core,
+        &listener->health.service.base, RPC_HEALTH_METHOD_CHECK);
+    if (error == 0)
+        error =
+            rpc_stream_method_register(&listener->health.watch, &context->streams, listener->core);
+    for (size_t i = 0; i < RPC_REFLECTION_VERSIONS && error == 0; i++)
+        error = rpc_stream_method_register(
+            &listener->reflection.methods[i], &context->streams, listener->core);
+    return error;
+}
+
+int rpc_listener_open(struct rpc_listener *listener, struct rpc_listener_context *context,
+    const struct settings_listener *settings)
+{
+    *listener = (struct rpc_listener){.context = context, .settings = settings};
+    listener->core =
+        rpc_core_new_server(context->options->settings, context->quota, &listener->acceptor);
+    grpc_server_register_completion_queue(listener->core, context->queue, NULL);
+    listener->credentials = grpc_insecure_server_credentials_create();
+    int error = register_services(listener);
+    if (error == 0)
+        error = register_own_services(listener);
+    if (error < 0)
+        return error;
+    listener->has_acceptor = core_bridge_open_acceptor(
+        &context->bridge, &listener->acceptor, listener->core, listener->credentials);
+    if (context->bridge.has_acceptor && !listener->has_acceptor)
+        log_warn(
+            "acceptor missing listener=%s effect=\"public entry point instead\"", settings->name);
+    return 0;
+}
+
+void rpc_listener_close(struct rpc_listener *listener)
+{
+    if (listener->core != NULL)
+        grpc_server_destroy(listener->core);
+    if (listener->credentials != NULL)
+        grpc_server_credentials_release(listener->credentials);
+    free(listener->methods);
+    *listener = (struct rpc_listener){0};
+}
+
+void rpc_listener_start(struct rpc_listener *listener)
+{
+    grpc_server_start(listener->core);
+    for (size_t i = 0; i < listener->method_count; i++)
+        rpc_method_request(&listener->methods[i], REQUESTS_OF_METHOD);
+    rpc_method_request(&listener->health_check, REQUESTS_OF_HEALTH);
+    rpc_stream_method_request(&listener->health.watch);
+    for (size_t i = 0; i < RPC_REFLECTION_VERSIONS; i++)
+        rpc_stream_method_request(&listener->reflection.methods[i]);
+    rpc_unknown_request(listener->core, listener->context->queue);
+}
+
+void rpc_listener_accept(struct rpc_listener *listener, int fd)
+{
+    if (listener->has_acceptor)
+        core_bridge_accept(&listener->acceptor, fd);
+    else
+        grpc_server_add_channel_from_fd(listener->core, fd, listener->credentials);
+}

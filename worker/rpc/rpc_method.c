@@ -1,0 +1,113 @@
+#include "worker/rpc/rpc_method.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <grpc/byte_buffer.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/log.h"
+#include "worker/rpc/rpc_message.h"
+
+/* Declared ahead: a call that arrives asks for the next one. */
+static void request_call(struct rpc_method *method);
+
+char *rpc_method_path(
+    const ProtobufCServiceDescriptor *service, const ProtobufCMethodDescriptor *method)
+{
+    char *path = NULL;
+    if (asprintf(&path, "/%s/%s", service->name, method->name) < 0) {
+        log_error("out of memory where=rpc_method");
+        abort();
+    }
+    return path;
+}
+
+/* No payload came: the C core refused it for its size, or the client sent none. */
+static void fail_without_payload(struct rpc_call *call)
+{
+    if (grpc_call_failed_before_recv_message(call->core) == 0) {
+        /* The gRPC status codes document: the wrong number of requests. */
+        rpc_call_fail(call, GRPC_STATUS_UNIMPLEMENTED, "exactly one request message is expected");
+        return;
+    }
+    char text[80];
+    (void)snprintf(
+        text, sizeof(text), "message is larger than %zu bytes", call->pool->message_limit_bytes);
+    rpc_call_fail(call, GRPC_STATUS_RESOURCE_EXHAUSTED, text);
+}
+
+static void dispatch(struct rpc_call *call)
+{
+    const struct rpc_method *method = call->method;
+    if (call->pool->in_progress > call->pool->in_progress_limit) {
+        rpc_call_fail(call, GRPC_STATUS_RESOURCE_EXHAUSTED, "too many calls in progress");
+        return;
+    }
+    if (call->payload == NULL) {
+        fail_without_payload(call);
+        return;
+    }
+    if (call->payload->data.raw.compression == GRPC_COMPRESS_NONE &&
+        core_bridge_is_compressed(call->pool->bridge, call->core)) {
+        rpc_call_fail(call, GRPC_STATUS_UNIMPLEMENTED, "compression algorithm is not supported");
+        return;
+    }
+    struct rpc_message_refusal refusal;
+    const ProtobufCMessage *message =
+        rpc_message_decode(method->service->descriptor->methods[method->index].input, call->payload,
+            call->pool->message_limit_bytes, &call->arena, &refusal);
+    grpc_byte_buffer_destroy(call->payload);
+    call->payload = NULL;
+    if (message == NULL) {
+        rpc_call_fail(call, refusal.status, refusal.text);
+        return;
+    }
+    method->service->invoke(method->service, method->index, message, rpc_call_answer, call);
+}
+
+static void on_requested(struct rpc_tag *tag, bool is_ok)
+{
+    struct rpc_call *call = CONTAINER_OF(tag, struct rpc_call, requested);
+    if (!is_ok) { /* the server is shutting down */
+        rpc_call_give_back(call);
+        return;
+    }
+    request_call(call->method);
+    rpc_call_begin(call);
+    dispatch(call);
+}
+
+static void request_call(struct rpc_method *method)
+{
+    struct rpc_call *call = rpc_call_take(method->pool);
+    call->method = method;
+    call->requested.on_event = on_requested;
+    grpc_completion_queue *queue = method->pool->queue;
+    grpc_call_error error =
+        grpc_server_request_registered_call(method->server, method->registered, &call->core,
+            &call->deadline, &call->metadata, &call->payload, queue, queue, &call->requested);
+    assert(error == GRPC_CALL_OK);
+}
+
+int rpc_method_register(struct rpc_method *method, struct rpc_call_pool *pool, grpc_server *server,
+    ProtobufCService *service, unsigned int index)
+{
+    char *path = rpc_method_path(service->descriptor, &service->descriptor->methods[index]);
+    *method = (struct rpc_method){
+        .pool = pool,
+        .server = server,
+        .registered = grpc_server_register_method(
+            server, path, NULL, GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER, 0),
+        .service = service,
+        .index = index,
+    };
+    free(path);
+    return method->registered == NULL ? -EEXIST : 0;
+}
+
+void rpc_method_request(struct rpc_method *method, unsigned int count)
+{
+    for (unsigned int i = 0; i < count; i++)
+        request_call(method);
+}

@@ -1,0 +1,357 @@
+#include "worker/rpc/rpc_server.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <grpc/support/time.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#include "common/file_descriptor.h"
+#include "common/log.h"
+#include "worker/rpc/rpc_core.h"
+#include "worker/rpc/rpc_intake.h"
+#include "worker/rpc/rpc_listener.h"
+
+/* After the time for clients to leave by themselves: for calls to finish, and then for cancelled
+ * ones to come back. */
+#define SHUTDOWN_GRACE_US 1000000
+#define CANCEL_GRACE_US   5000000
+
+/* The drain, step by step; each is left by what it waits for or by its time limit. */
+enum drain_step {
+    DRAIN_NOT_BEGUN,
+    DRAIN_CONNECTIONS, /* clients were asked to leave */
+    DRAIN_SHUTDOWN,    /* the servers are shut down: calls in progress may finish */
+    DRAIN_CANCEL,      /* they were cancelled */
+    DRAIN_DONE,
+};
+
+struct rpc_server {
+    struct rpc_server_options options;
+    struct rpc_listener_context context;
+    struct rpc_listener listeners[SETTINGS_MAX_LISTENERS];
+    size_t listener_count;
+    bool has_core;
+    struct rpc_intake *intake; /* owned */
+    pthread_t thread;
+    bool has_thread;
+    /* drain */
+    enum drain_step step;
+    _Atomic size_t running; /* servers that are not shut down: counted down by the rpc thread */
+    int shut_down_fd;       /* owned: eventfd, written by the rpc thread when `running` is 0 */
+    sd_event_source *shut_down_source; /* owned */
+    sd_event_source *timer;            /* owned */
+    void (*on_drained)(void *userdata);
+    void *on_drained_userdata;
+};
+
+/* ---- the rpc thread ---- */
+
+static void *run_queue(void *server_pointer)
+{
+    struct rpc_server *server = server_pointer;
+    (void)pthread_setname_np(pthread_self(), "rpc");
+    const gpr_timespec never = gpr_inf_future(GPR_CLOCK_MONOTONIC);
+    for (;;) {
+        grpc_event event = grpc_completion_queue_next(server->context.queue, never, NULL);
+        if (event.type == GRPC_QUEUE_SHUTDOWN)
+            return NULL;
+        if (event.type != GRPC_OP_COMPLETE)
+            continue;
+        struct rpc_tag *tag = event.tag;
+        tag->on_event(tag, event.success != 0);
+    }
+}
+
+static int start_thread(struct rpc_server *server)
+{
+    sigset_t all;
+    sigset_t before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&server->thread, NULL, run_queue, server);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    server->has_thread = error == 0;
+    return -error;
+}
+
+static void on_shut_down(struct rpc_tag *tag, bool is_ok)
+{
+    struct rpc_listener *listener = CONTAINER_OF(tag, struct rpc_listener, shut_down);
+    struct rpc_server *server = CONTAINER_OF(listener->context, struct rpc_server, context);
+    (void)is_ok;
+    if (atomic_fetch_sub(&server->running, 1) == 1)
+        (void)eventfd_write(server->shut_down_fd, 1);
+}
+
+/* ---- drain ---- */
+
+static void arm_timer(struct rpc_server *server, uint64_t delay_us)
+{
+    int error = sd_event_source_set_time_relative(server->timer, delay_us);
+    if (error >= 0)
+        error = sd_event_source_set_enabled(server->timer, SD_EVENT_ONESHOT);
+    if (error < 0)
+        log_error("timer failed where=rpc_server error=%d", -error);
+}
+
+static void finish_drain(struct rpc_server *server)
+{
+    server->step = DRAIN_DONE;
+    (void)sd_event_source_set_enabled(server->timer, SD_EVENT_OFF);
+    if (server->on_drained != NULL)
+        server->on_drained(server->on_drained_userdata);
+}
+
+static void shut_down_servers(struct rpc_server *server)
+{
+    server->step = DRAIN_SHUTDOWN;
+    for (size_t i = 0; i < server->listener_count; i++)
+        grpc_server_shutdown_and_notify(
+            server->listeners[i].core, server->context.queue, &server->listeners[i].shut_down);
+    arm_timer(server, SHUTDOWN_GRACE_US);
+}
+
+static void cancel_calls(struct rpc_server *server)
+{
+    server->step = DRAIN_CANCEL;
+    log_warn("drain cancels calls");
+    for (size_t i = 0; i < server->listener_count; i++)
+        grpc_server_cancel_all_calls(server->listeners[i].core);
+    arm_timer(server, CANCEL_GRACE_US);
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct rpc_server *server = userdata;
+    (void)source;
+    (void)usec;
+    switch (server->step) {
+    case DRAIN_CONNECTIONS:
+        log_warn("drain timeout connections=%zu", rpc_intake_count(server->intake));
+        shut_down_servers(server);
+        break;
+    case DRAIN_SHUTDOWN:
+        cancel_calls(server);
+        break;
+    case DRAIN_CANCEL:
+        log_error("drain stuck servers=%zu", atomic_load(&server->running));
+        finish_drain(server);
+        break;
+    case DRAIN_NOT_BEGUN:
+    case DRAIN_DONE:
+        break;
+    }
+    return 0;
+}
+
+static int on_shut_down_fd(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+    struct rpc_server *server = userdata;
+    eventfd_t value = 0;
+    (void)source;
+    (void)revents;
+    (void)eventfd_read(fd, &value);
+    if (server->step == DRAIN_SHUTDOWN || server->step == DRAIN_CANCEL)
+        finish_drain(server);
+    return 0;
+}
+
+static void on_intake_empty(void *userdata)
+{
+    struct rpc_server *server = userdata;
+    if (server->step == DRAIN_CONNECTIONS)
+        shut_down_servers(server);
+}
+
+void rpc_server_drain(struct rpc_server *server, unsigned int timeout_ms,
+    void (*on_drained)(void *userdata), void *userdata)
+{
+    if (server->step != DRAIN_NOT_BEGUN)
+        return;
+    server->step = DRAIN_CONNECTIONS;
+    server->on_drained = on_drained;
+    server->on_drained_userdata = userdata;
+    rpc_intake_drain(server->intake);
+    bool has_asked = true;
+    for (size_t i = 0; i < server->listener_count; i++)
+        has_asked = core_bridge_send_goaways(&server->context.bridge, server->listeners[i].core) &&
+                    has_asked;
+    rpc_stream_set_drain(&server->context.streams);
+    log_info("drain begun connections=%zu goaway=%d timeout_ms=%u",
+        rpc_intake_count(server->intake), has_asked, timeout_ms);
+    /* Without GOAWAY nobody would leave: the shutdown itself must ask, and its calls in progress
+     * get their time there. */
+    if (!has_asked || rpc_intake_count(server->intake) == 0)
+        shut_down_servers(server);
+    else
+        arm_timer(server, (uint64_t)timeout_ms * 1000);
+}
+
+/* ---- connections and health ---- */
+
+static void on_connection_ready(uint32_t listener, int fd, void *userdata)
+{
+    struct rpc_server *server = userdata;
+    rpc_listener_accept(&server->listeners[listener], fd);
+}
+
+void rpc_server_add_connection(struct rpc_server *server, uint32_t listener, int *fd)
+{
+    assert(listener < server->listener_count);
+    rpc_intake_add(server->intake, listener, fd);
+}
+
+void rpc_server_set_serving(struct rpc_server *server, bool is_serving)
+{
+    bool was_serving =
+        atomic_exchange_explicit(&server->context.is_serving, is_serving, memory_order_acq_rel);
+    if (was_serving != is_serving)
+        rpc_stream_set_wake(&server->context.streams);
+}
+
+/* ---- life ---- */
+
+/* Ends what a drain has not ended. False: calls are still with their handlers, nothing may be
+ * freed. */
+static bool stop_servers(struct rpc_server *server)
+{
+    if (server->step < DRAIN_SHUTDOWN) {
+        shut_down_servers(server);
+        cancel_calls(server);
+    }
+    for (int waited_ms = 0; atomic_load(&server->running) > 0; waited_ms += 10) {
+        if (waited_ms >= CANCEL_GRACE_US / 1000)
+            return false;
+        const struct timespec step = {.tv_nsec = 10000000};
+        (void)nanosleep(&step, NULL);
+    }
+    grpc_completion_queue_shutdown(server->context.queue);
+    (void)pthread_join(server->thread, NULL);
+    return true;
+}
+
+/* The servers were never started: there is no rpc thread. */
+static void discard_servers(struct rpc_server *server)
+{
+    for (size_t i = 0; i < server->listener_count; i++)
+        grpc_server_shutdown_and_notify(
+            server->listeners[i].core, server->context.queue, &server->listeners[i].shut_down);
+    grpc_completion_queue_shutdown(server->context.queue);
+    while (
+        grpc_completion_queue_next(server->context.queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL)
+            .type != GRPC_QUEUE_SHUTDOWN)
+        continue;
+}
+
+static void free_core(struct rpc_server *server)
+{
+    for (size_t i = 0; i < server->listener_count; i++)
+        rpc_listener_close(&server->listeners[i]);
+    grpc_completion_queue_destroy(server->context.queue);
+    rpc_call_pool_cleanup(&server->context.calls);
+    rpc_stream_set_cleanup(&server->context.streams);
+    grpc_resource_quota_unref(server->context.quota);
+    (void)descriptor_index_free(server->context.descriptors);
+    rpc_core_cleanup();
+}
+
+struct rpc_server *rpc_server_free(struct rpc_server *server)
+{
+    if (server == NULL)
+        return NULL;
+    if (server->has_thread) {
+        if (!stop_servers(server)) {
+            log_error("rpc server leaked reason=\"calls were not answered\"");
+            return NULL;
+        }
+    } else if (server->has_core) {
+        discard_servers(server);
+    }
+    server->intake = rpc_intake_free(server->intake);
+    if (server->has_core)
+        free_core(server);
+    (void)sd_event_source_disable_unref(server->shut_down_source);
+    (void)sd_event_source_disable_unref(server->timer);
+    fd_close(&server->shut_down_fd);
+    free(server);
+    return NULL;
+}
+
+static void rpc_server_freep(struct rpc_server **server)
+{
+    (void)rpc_server_free(*server);
+}
+
+/* The parts on the loop. */
+static int open_sources(struct rpc_server *server)
+{
+    static const struct rpc_intake_handlers intake_handlers = {
+        .on_ready = on_connection_ready,
+        .on_empty = on_intake_empty,
+    };
+    sd_event *event = server->options.event;
+    server->shut_down_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (server->shut_down_fd < 0)
+        return -errno;
+    int error = sd_event_add_io(
+        event, &server->shut_down_source, server->shut_down_fd, EPOLLIN, on_shut_down_fd, server);
+    if (error >= 0)
+        error = sd_event_add_time(event, &server->timer, CLOCK_MONOTONIC, 0, 0, on_timer, server);
+    if (error >= 0)
+        error = sd_event_source_set_enabled(server->timer, SD_EVENT_OFF);
+    if (error < 0)
+        return error;
+    return rpc_intake_new(event, server->options.settings, server->options.slot, &intake_handlers,
+        server, &server->intake);
+}
+
+static int open_core(struct rpc_server *server)
+{
+    struct rpc_listener_context *context = &server->context;
+    const struct settings *settings = server->options.settings;
+    rpc_core_init();
+    server->has_core = true;
+    context->options = &server->options;
+    core_bridge_open(&context->bridge, (enum core_bridge_mode)settings->core_bridge);
+    context->queue = grpc_completion_queue_create_for_next(NULL);
+    context->quota = rpc_core_new_quota();
+    rpc_call_pool_init(
+        &context->calls, context->queue, &context->bridge, server->options.slot, settings);
+    rpc_stream_set_init(&context->streams, context->queue, (size_t)settings->limits.message_bytes);
+    return descriptor_index_new(&context->descriptors);
+}
+
+int rpc_server_new(const struct rpc_server_options *options, struct rpc_server **ret_server)
+{
+    struct rpc_server *server CLEANUP(rpc_server_freep) = calloc(1, sizeof(*server));
+    if (server == NULL)
+        return -ENOMEM;
+    server->options = *options;
+    server->shut_down_fd = -1;
+    int error = open_sources(server);
+    if (error == 0)
+        error = open_core(server);
+    for (size_t i = 0; i < options->settings->listener_count && error == 0; i++) {
+        error = rpc_listener_open(
+            &server->listeners[i], &server->context, &options->settings->listeners[i]);
+        server->listeners[i].shut_down.on_event = on_shut_down;
+        server->listener_count++;
+    }
+    if (error < 0)
+        return error;
+    atomic_store(&server->running, server->listener_count);
+    for (size_t i = 0; i < server->listener_count; i++)
+        rpc_listener_start(&server->listeners[i]);
+    error = start_thread(server);
+    if (error < 0) {
+        log_error("thread failed where=rpc_server error=%d", -error);
+        abort(); /* the C core runs already and nobody is there to end it */
+    }
+    *ret_server = TAKE_PTR(server);
+    return 0;
+}

@@ -1,0 +1,44 @@
+/* The gRPC side of a worker: the C core, its completion queue and the one rpc thread that polls it.
+ *
+ * One grpc_server for each listener, all on one completion queue: a listener serves just the
+ * services that its setting names, and health and reflection. Connections come from the master,
+ * already accepted. Knows nothing of users.
+ */
+#ifndef USERD_WORKER_RPC_RPC_SERVER_H
+#define USERD_WORKER_RPC_RPC_SERVER_H
+
+#include <protobuf-c/protobuf-c.h>
+#include <systemd/sd-event.h>
+
+#include "common/attributes.h"
+#include "common/scoreboard.h"
+#include "common/settings.h"
+
+struct rpc_server;
+
+struct rpc_server_options {
+    sd_event *event;                 /* the loop thread's: connections, drain */
+    const struct settings *settings; /* must outlive the server */
+    struct scoreboard_slot *slot;
+    /* Every service that can be served, found by its descriptor's name; called on the rpc thread.
+     */
+    ProtobufCService *const *services;
+    size_t service_count;
+};
+
+/* Checks that each listener's services exist; starts the C core and the rpc thread. Loop thread. */
+MUST_CHECK int rpc_server_new(
+    const struct rpc_server_options *options, struct rpc_server **ret_server);
+struct rpc_server *rpc_server_free(struct rpc_server *server);
+
+/* Hands an accepted connection to the C core. Takes *fd. Loop thread. */
+void rpc_server_add_connection(struct rpc_server *server, uint32_t listener, int *fd);
+/* What health says, for "" and for each service. Any thread. */
+void rpc_server_set_serving(struct rpc_server *server, bool is_serving);
+/* GOAWAY where the core bridge has it, then waits for connections to end, at most `timeout_ms`,
+ * then shuts the C core down; `on_drained` runs once on the loop thread. rpc_server_free() may be
+ * called then. */
+void rpc_server_drain(struct rpc_server *server, unsigned int timeout_ms,
+    void (*on_drained)(void *userdata), void *userdata);
+
+#endif
