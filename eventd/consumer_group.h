@@ -1,0 +1,74 @@
+/* Membership in the consumer group: which partitions are ours, and from where each is read.
+ *
+ * Owns the consumer's queue and the assignment, not the consumer. PostgreSQL's positions are the
+ * truth: on every assignment a worker is asked for them; where there is none, what the group has
+ * committed in Kafka counts, else the earliest record. The group is told "assigned" at once, with
+ * nothing to fetch, so that a database that is away cannot cost the membership. Never commits or
+ * closes synchronously.
+ */
+#ifndef USERD_EVENTD_CONSUMER_GROUP_H
+#define USERD_EVENTD_CONSUMER_GROUP_H
+
+#include <librdkafka/rdkafka.h>
+#include <stdbool.h>
+#include <systemd/sd-event.h>
+
+#include "common/attributes.h"
+#include "common/settings.h"
+#include "eventd/kafka_asker.h"
+#include "eventd/worker_peers.h"
+
+struct consumer_group;
+
+struct consumer_start {
+    const char *topic;
+    int32_t partition;
+    int64_t stored; /* the position in PostgreSQL; -1: none */
+    int64_t offset; /* where reading starts; differs from `stored` after an alarm */
+};
+
+struct consumer_group_handlers {
+    /* Reading starts after this returns. */
+    void (*on_start)(const struct consumer_start *starts, size_t count, void *userdata);
+    /* The partitions are ours no longer, or their positions must be learnt anew. */
+    void (*on_stop)(void *userdata);
+    /* A connection broke. */
+    void (*on_trouble)(void *userdata);
+    /* An answer to an admin request. */
+    void (*on_admin_event)(rd_kafka_event_t *event, void *userdata);
+};
+
+struct consumer_group_options {
+    sd_event *event;
+    const struct settings *settings;
+    rd_kafka_t *consumer;
+    struct kafka_asker *asker;
+    struct worker_peers *peers;
+    const struct consumer_group_handlers *handlers;
+    void *userdata;
+};
+
+/* Everything in the options must outlive it. */
+MUST_CHECK int consumer_group_new(
+    const struct consumer_group_options *options, struct consumer_group **ret_group);
+
+/* The cluster as it is now; subscribes to those of our topics that exist. */
+void consumer_group_update(
+    struct consumer_group *group, const char *cluster, const struct rd_kafka_metadata *metadata);
+/* A position turned out to be wrong: everything stops, and starts again at what PostgreSQL says. */
+void consumer_group_relearn(struct consumer_group *group);
+void consumer_group_on_positions(
+    struct consumer_group *group, const Userd__Ipc__PositionResult *result);
+void consumer_group_on_worker_available(struct consumer_group *group);
+/* NULL before the cluster is known. */
+const char *consumer_group_cluster(const struct consumer_group *group);
+rd_kafka_queue_t *consumer_group_queue(struct consumer_group *group);
+
+/* Tells Kafka, for lag tools; the result is logged. */
+void consumer_group_commit(
+    struct consumer_group *group, const rd_kafka_topic_partition_list_t *positions);
+/* Starts to leave; consumer_group_is_closed() says when the group knows. */
+void consumer_group_close(struct consumer_group *group);
+bool consumer_group_is_closed(const struct consumer_group *group);
+
+#endif

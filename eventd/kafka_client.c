@@ -1,0 +1,209 @@
+#include "eventd/kafka_client.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+
+#define LOG_LINES_PER_SECOND 5
+#define SYSLOG_ERROR         3
+#define SYSLOG_WARNING       4
+#define SYSLOG_NOTICE        5
+
+struct property {
+    const char *name;
+    const char *value;
+};
+
+static const struct property shared_properties[] = {
+    /* Logs come as events, on our thread. */
+    {"log.queue", "true"},
+    /* An idle broker connection that the broker closes is no news. */
+    {"log.connection.close", "false"},
+    /* A topic that is missing is made on purpose or waited for, never made by asking for it. */
+    {"allow.auto.create.topics", "false"},
+    /* New partitions and new leaders are seen within this time. */
+    {"topic.metadata.refresh.interval.ms", "10000"},
+    {"reconnect.backoff.ms", "100"},
+    {"reconnect.backoff.max.ms", "5000"},
+    {"socket.nagle.disable", "true"},
+    {"socket.keepalive.enable", "true"},
+    /* A broker that hangs is noticed by this. */
+    {"socket.timeout.ms", "15000"},
+};
+
+static const struct property producer_properties[] = {
+    /* A retry inside librdkafka must not double or reorder. */
+    {"enable.idempotence", "true"},
+    /* With more, one disconnect and one retriable error make the idempotent producer of 2.0.2 fatal
+       (fixed in 2.3.0). */
+    {"max.in.flight.requests.per.connection", "1"},
+    /* A row has no deadline: it is sent when the broker is back. */
+    {"message.timeout.ms", "0"},
+    /* The key's partition is the one that the other clients of the platform would choose. */
+    {"partitioner", "murmur2_random"},
+    /* The size of one message is the broker's to judge; a batch stays far below what any broker
+       refuses. */
+    {"message.max.bytes", "67108864"},
+    {"batch.size", "262144"},
+    /* More than a relay ever has in flight; what is over it goes back to the relay at once. */
+    {"queue.buffering.max.messages", "20000"},
+    {"queue.buffering.max.kbytes", "131072"},
+};
+
+static const struct property consumer_properties[] = {
+    /* PostgreSQL holds the position; what Kafka is told is advice, and it is told by hand. */
+    {"enable.auto.commit", "false"},
+    {"enable.auto.offset.store", "false"},
+    /* A position that does not exist is an alarm, never a silent jump. */
+    {"auto.offset.reset", "error"},
+    /* roundrobin: so that a member of the legacy service, which knows nothing else, can be in the
+       same group. */
+    {"partition.assignment.strategy", "range,roundrobin"},
+    {"isolation.level", "read_committed"},
+    {"check.crcs", "true"},
+    {"enable.partition.eof", "false"},
+    /* A second of traffic, so that a full queue is not waited out; bounded in bytes for all
+       partitions together. */
+    {"queued.min.messages", "100000"},
+    {"queued.max.messages.kbytes", "65536"},
+    /* Brokers answer as soon as there is one byte; this bounds how long an empty answer takes. */
+    {"fetch.wait.max.ms", "100"},
+    {"fetch.error.backoff.ms", "200"},
+    /* Our loop tells librdkafka that it lives every second (consumer_group.c); this is also how
+     * long a rebalance waits for a member. */
+    {"max.poll.interval.ms", "300000"},
+};
+
+static int set_property(rd_kafka_conf_t *configuration, const char *name, const char *value)
+{
+    char reason[256];
+    if (rd_kafka_conf_set(configuration, name, value, reason, sizeof(reason)) == RD_KAFKA_CONF_OK)
+        return 0;
+    log_error("kafka property refused property=%s reason=%s", name, reason);
+    return -EINVAL;
+}
+
+static int set_number(rd_kafka_conf_t *configuration, const char *name, int number)
+{
+    char value[16];
+    (void)snprintf(value, sizeof(value), "%d", number);
+    return set_property(configuration, name, value);
+}
+
+static int set_table(rd_kafka_conf_t *configuration, const struct property *table, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        int result = set_property(configuration, table[i].name, table[i].value);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+static int set_shared(rd_kafka_conf_t *configuration, const struct settings *settings)
+{
+    int result = set_table(configuration, shared_properties, ARRAY_LENGTH(shared_properties));
+    if (result == 0)
+        result =
+            set_property(configuration, "bootstrap.servers", settings->kafka.bootstrap_servers);
+    if (result == 0)
+        result = set_property(configuration, "client.id", settings->kafka.client_id);
+    return result;
+}
+
+/* Takes the configuration. */
+static int make_client(
+    rd_kafka_type_t type, rd_kafka_conf_t *configuration, rd_kafka_t **ret_client)
+{
+    char reason[256];
+    rd_kafka_t *client = rd_kafka_new(type, configuration, reason, sizeof(reason));
+    if (client == NULL) {
+        log_error("kafka client refused reason=%s", reason);
+        rd_kafka_conf_destroy(configuration);
+        return -EINVAL;
+    }
+    /* NULL: to the main queue. */
+    (void)rd_kafka_set_log_queue(client, NULL);
+    *ret_client = client;
+    return 0;
+}
+
+int kafka_client_new_producer(const struct settings *settings, rd_kafka_t **ret_client)
+{
+    rd_kafka_conf_t *configuration = rd_kafka_conf_new();
+    int result = set_shared(configuration, settings);
+    if (result == 0)
+        result = set_table(configuration, producer_properties, ARRAY_LENGTH(producer_properties));
+    /* How long a message may wait for company in its batch. */
+    if (result == 0)
+        result = set_number(configuration, "linger.ms", settings->kafka.linger_ms);
+    if (result < 0) {
+        rd_kafka_conf_destroy(configuration);
+        return result;
+    }
+    rd_kafka_conf_set_events(
+        configuration, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
+    return make_client(RD_KAFKA_PRODUCER, configuration, ret_client);
+}
+
+int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_client)
+{
+    rd_kafka_conf_t *configuration = rd_kafka_conf_new();
+    int result = set_shared(configuration, settings);
+    if (result == 0)
+        result = set_table(configuration, consumer_properties, ARRAY_LENGTH(consumer_properties));
+    if (result == 0)
+        result = set_property(configuration, "group.id", settings->kafka.group);
+    if (result == 0)
+        result =
+            set_number(configuration, "session.timeout.ms", settings->kafka.session_timeout_ms);
+    /* A third of the session: two heartbeats may be lost. */
+    if (result == 0)
+        result = set_number(
+            configuration, "heartbeat.interval.ms", settings->kafka.session_timeout_ms / 3);
+    if (result < 0) {
+        rd_kafka_conf_destroy(configuration);
+        return result;
+    }
+    rd_kafka_conf_set_events(configuration, RD_KAFKA_EVENT_REBALANCE |
+                                                RD_KAFKA_EVENT_OFFSET_COMMIT |
+                                                RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
+    rd_kafka_t *client = NULL;
+    result = make_client(RD_KAFKA_CONSUMER, configuration, &client);
+    if (result < 0)
+        return result;
+    rd_kafka_resp_err_t error = rd_kafka_poll_set_consumer(client);
+    if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        log_error("kafka consumer refused reason=%s", rd_kafka_err2name(error));
+        rd_kafka_destroy(client);
+        return -EINVAL;
+    }
+    *ret_client = client;
+    return 0;
+}
+
+void kafka_client_log(rd_kafka_event_t *event)
+{
+    static struct log_limit limit; /* of the one thread that the events come to */
+    const char *facility = NULL;
+    const char *text = NULL;
+    int level = 0;
+    if (rd_kafka_event_log(event, &facility, &text, &level) != 0)
+        return;
+    /* librdkafka calls every lost connection an error; whether that matters is kafka_watch's to
+     * say. */
+    enum log_level ours = level < SYSLOG_ERROR ? LOG_LEVEL_WARN : LOG_LEVEL_DEBUG;
+    if (level == SYSLOG_WARNING || level == SYSLOG_NOTICE)
+        ours = LOG_LEVEL_INFO;
+    /* Said again and again by a broker that is too old to know the setting, though we name no
+     * missing topic. */
+    if (strcmp(facility, "AUTOCREATE") == 0)
+        ours = LOG_LEVEL_DEBUG;
+    unsigned int suppressed = 0;
+    if (!log_is_enabled(ours) || !log_limit_allows(&limit, LOG_LINES_PER_SECOND, &suppressed))
+        return;
+    log_write(
+        ours, "librdkafka says facility=%s text=%s suppressed=%u", facility, text, suppressed);
+}

@@ -1,0 +1,24 @@
+/* The two librdkafka clients, a producer and a consumer: their configuration with the reason beside
+ * each property, and what librdkafka logs.
+ *
+ * Owns nothing: a client belongs to whoever asked for it. Never calls anything of librdkafka's that
+ * waits.
+ */
+#ifndef USERD_EVENTD_KAFKA_CLIENT_H
+#define USERD_EVENTD_KAFKA_CLIENT_H
+
+#include <librdkafka/rdkafka.h>
+
+#include "common/attributes.h"
+#include "common/settings.h"
+
+/* Delivery reports, errors and logs come as events on the client's main queue.
+ * -EINVAL, logged, when librdkafka refuses the configuration. */
+MUST_CHECK int kafka_client_new_producer(const struct settings *settings, rd_kafka_t **ret_client);
+/* Rebalances, commits, errors and logs come as events on the client's consumer queue. */
+MUST_CHECK int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_client);
+
+/* Writes an RD_KAFKA_EVENT_LOG into our log, at most a few lines a second. */
+void kafka_client_log(rd_kafka_event_t *event);
+
+#endif

@@ -1,0 +1,308 @@
+#include "eventd/publish_flow.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <librdkafka/rdkafka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "eventd/kafka_client.h"
+#include "eventd/kafka_queue.h"
+#include "eventd/publish_answer.h"
+
+#define ERROR_LINES_PER_SECOND 2
+#define PURGE_DRAIN_ROUNDS     100
+#define PURGE_DRAIN_STEP_MS    10
+#define PRODUCER_RETRY_US      UINT64_C(1000000)
+
+/* One row that librdkafka has; its address is the message's opaque. */
+struct published_row {
+    uint64_t peer_serial;
+    uint64_t epoch;
+    int64_t id;
+};
+
+struct publish_flow {
+    sd_event *event;
+    const struct settings *settings;
+    struct worker_peers *peers;
+    struct scoreboard_slot *slot;
+    rd_kafka_t *producer;      /* owned; NULL while it is made anew */
+    struct kafka_queue *queue; /* owned: the producer's main queue */
+    sd_event_source *sender;   /* owned: sends the collected answers at the end of a turn */
+    sd_event_source *recovery; /* owned: replaces a fatal producer, off the producer's own queue */
+    struct publish_answers *answers; /* owned */
+    struct log_limit error_limit;
+    size_t unacknowledged;
+    bool has_topic[2]; /* delete, dead letter */
+    bool is_draining;
+    bool is_waiting_to_send;
+};
+
+static void answer_row(
+    struct publish_flow *flow, const struct published_row *row, rd_kafka_resp_err_t error)
+{
+    if (error == RD_KAFKA_RESP_ERR_NO_ERROR)
+        scoreboard_add(&flow->slot->kafka_produced, 1);
+    else
+        scoreboard_add(&flow->slot->kafka_produce_errors, 1);
+    if (!publish_answers_add(flow->answers, row->peer_serial, row->epoch, row->id, error)) {
+        /* Full: this turn's answers go out now. */
+        publish_answers_send(flow->answers, flow->peers);
+        (void)publish_answers_add(flow->answers, row->peer_serial, row->epoch, row->id, error);
+    }
+    if (flow->is_waiting_to_send)
+        return;
+    flow->is_waiting_to_send = true;
+    (void)sd_event_source_set_enabled(flow->sender, SD_EVENT_ONESHOT);
+}
+
+static int on_turn_end(sd_event_source *source, void *userdata)
+{
+    (void)source;
+    struct publish_flow *flow = userdata;
+    flow->is_waiting_to_send = false;
+    publish_answers_send(flow->answers, flow->peers);
+    return 0;
+}
+
+static void log_failure(
+    struct publish_flow *flow, const struct published_row *row, rd_kafka_resp_err_t error)
+{
+    unsigned int suppressed = 0;
+    if (!log_limit_allows(&flow->error_limit, ERROR_LINES_PER_SECOND, &suppressed))
+        return;
+    bool is_permanent = publish_answer_is_permanent(error);
+    log_write(is_permanent ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN,
+        "row not published outbox_id=%" PRIi64 " reason=%s permanent=%d suppressed=%u", row->id,
+        rd_kafka_err2name(error), is_permanent, suppressed);
+}
+
+static void on_delivery_reports(struct publish_flow *flow, rd_kafka_event_t *event)
+{
+    for (;;) {
+        const rd_kafka_message_t *message = rd_kafka_event_message_next(event);
+        if (message == NULL)
+            return;
+        struct published_row *row = message->_private;
+        if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+            log_failure(flow, row, message->err);
+        answer_row(flow, row, message->err);
+        flow->unacknowledged--;
+        free(row);
+    }
+}
+
+static void on_event(rd_kafka_event_t *event, void *userdata)
+{
+    struct publish_flow *flow = userdata;
+    switch (rd_kafka_event_type(event)) {
+    case RD_KAFKA_EVENT_DR:
+        on_delivery_reports(flow, event);
+        break;
+    case RD_KAFKA_EVENT_LOG:
+        kafka_client_log(event);
+        break;
+    case RD_KAFKA_EVENT_ERROR:
+        if (rd_kafka_event_error_is_fatal(event) != 0) {
+            log_error("kafka producer is fatal reason=%s: replacing it",
+                rd_kafka_err2name(rd_kafka_event_error(event)));
+            (void)sd_event_source_set_enabled(flow->recovery, SD_EVENT_ONESHOT);
+        } else {
+            log_debug(
+                "kafka producer error reason=%s", rd_kafka_err2name(rd_kafka_event_error(event)));
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+static int open_producer(struct publish_flow *flow)
+{
+    rd_kafka_t *producer = NULL;
+    int result = kafka_client_new_producer(flow->settings, &producer);
+    if (result < 0)
+        return result;
+    result = kafka_queue_new(
+        flow->event, rd_kafka_queue_get_main(producer), on_event, flow, &flow->queue);
+    if (result < 0) {
+        rd_kafka_destroy(producer);
+        return result;
+    }
+    flow->producer = producer;
+    return 0;
+}
+
+/* Takes back everything that librdkafka has not delivered. Bounded: one second at the very most,
+ * and only in the face of a fatal producer; measured 0.5 ms. */
+static void close_producer(struct publish_flow *flow)
+{
+    (void)rd_kafka_purge(flow->producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+    for (int i = 0; i < PURGE_DRAIN_ROUNDS && flow->unacknowledged > 0; i++) {
+        rd_kafka_event_t *event =
+            rd_kafka_queue_poll(kafka_queue_handle(flow->queue), PURGE_DRAIN_STEP_MS);
+        if (event == NULL)
+            continue;
+        on_event(event, flow);
+        rd_kafka_event_destroy(event);
+    }
+    if (flow->unacknowledged > 0)
+        log_error(
+            "kafka producer kept rows rows=%zu: their channel is ended", flow->unacknowledged);
+    flow->queue = kafka_queue_free(flow->queue);
+    rd_kafka_destroy(flow->producer);
+    flow->producer = NULL;
+}
+
+static int on_recovery(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    (void)usec;
+    struct publish_flow *flow = userdata;
+    if (flow->producer != NULL)
+        close_producer(flow);
+    if (open_producer(flow) < 0) {
+        (void)sd_event_source_set_time_relative(source, PRODUCER_RETRY_US);
+        (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        return 0;
+    }
+    log_info("kafka producer replaced");
+    return 0;
+}
+
+/* The row's headers for librdkafka, which takes them with the message. NULL without memory. */
+static rd_kafka_headers_t *make_headers(const Userd__Ipc__OutboxRow *row)
+{
+    rd_kafka_headers_t *headers = rd_kafka_headers_new(row->n_headers);
+    for (size_t i = 0; i < row->n_headers; i++) {
+        const Userd__Ipc__Header *header = row->headers[i];
+        const void *value = header->is_null ? NULL : (const void *)header->value.data;
+        /* An empty value that is not null. */
+        if (value == NULL && !header->is_null)
+            value = "";
+        if (rd_kafka_header_add(headers, header->name, -1, value, (ssize_t)header->value.len) !=
+            RD_KAFKA_RESP_ERR_NO_ERROR) {
+            rd_kafka_headers_destroy(headers);
+            return NULL;
+        }
+    }
+    return headers;
+}
+
+static rd_kafka_resp_err_t produce(struct publish_flow *flow, const char *topic,
+    const Userd__Ipc__OutboxRow *row, struct published_row *published)
+{
+    rd_kafka_headers_t *headers = make_headers(row);
+    if (headers == NULL)
+        return RD_KAFKA_RESP_ERR__QUEUE_FULL;
+    /* An empty key is never sent: murmur2 over nothing would put all of them into one partition. */
+    const void *key = row->has_key && row->key.len > 0 ? row->key.data : NULL;
+    size_t key_length = key == NULL ? 0 : row->key.len;
+    /* No value is a null; an empty one is not. */
+    const void *value = NULL;
+    if (row->has_value)
+        value = row->value.data == NULL ? (const void *)"" : row->value.data;
+    size_t value_length = value == NULL ? 0 : row->value.len;
+    rd_kafka_resp_err_t error = rd_kafka_producev(flow->producer, RD_KAFKA_V_TOPIC(topic),
+        RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+        RD_KAFKA_V_KEY((void *)(uintptr_t)key, key_length),
+        RD_KAFKA_V_VALUE((void *)(uintptr_t)value, value_length), RD_KAFKA_V_HEADERS(headers),
+        RD_KAFKA_V_OPAQUE(published), RD_KAFKA_V_END);
+    if (error != RD_KAFKA_RESP_ERR_NO_ERROR)
+        rd_kafka_headers_destroy(headers);
+    return error;
+}
+
+static rd_kafka_resp_err_t publish_row(
+    struct publish_flow *flow, const Userd__Ipc__OutboxRow *row, struct published_row *published)
+{
+    bool is_delete = row->destination == USERD__IPC__DESTINATION__DESTINATION_DELETE;
+    if (!is_delete && row->destination != USERD__IPC__DESTINATION__DESTINATION_DEAD_LETTER)
+        return RD_KAFKA_RESP_ERR_INVALID_RECORD;
+    if (!flow->has_topic[is_delete ? 0 : 1])
+        return RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    if (flow->producer == NULL)
+        return RD_KAFKA_RESP_ERR__FATAL;
+    return produce(flow,
+        is_delete ? flow->settings->kafka.delete_topic : flow->settings->kafka.dead_letter_topic,
+        row, published);
+}
+
+int publish_flow_on_batch(
+    struct publish_flow *flow, struct worker_peer *peer, const Userd__Ipc__PublishBatch *batch)
+{
+    if (flow->is_draining)
+        return 0;
+    for (size_t i = 0; i < batch->n_rows; i++) {
+        struct published_row *row = malloc(sizeof(*row));
+        if (row == NULL)
+            return -ENOMEM;
+        *row = (struct published_row){
+            .peer_serial = peer->serial,
+            .epoch = batch->epoch,
+            .id = batch->rows[i]->id,
+        };
+        rd_kafka_resp_err_t error = publish_row(flow, batch->rows[i], row);
+        if (error == RD_KAFKA_RESP_ERR_NO_ERROR) {
+            flow->unacknowledged++;
+            continue;
+        }
+        log_failure(flow, row, error);
+        answer_row(flow, row, error);
+        free(row);
+    }
+    return 0;
+}
+
+void publish_flow_set_topics(struct publish_flow *flow, bool has_delete, bool has_dead_letter)
+{
+    flow->has_topic[0] = has_delete;
+    flow->has_topic[1] = has_dead_letter;
+}
+
+void publish_flow_drain(struct publish_flow *flow)
+{
+    flow->is_draining = true;
+}
+
+bool publish_flow_is_idle(const struct publish_flow *flow)
+{
+    return flow->unacknowledged == 0 && !flow->is_waiting_to_send;
+}
+
+int publish_flow_new(sd_event *event, const struct settings *settings, struct worker_peers *peers,
+    struct scoreboard_slot *slot, struct publish_flow **ret_flow)
+{
+    struct publish_flow *flow = calloc(1, sizeof(*flow));
+    if (flow == NULL)
+        return -ENOMEM;
+    flow->event = event;
+    flow->settings = settings;
+    flow->peers = peers;
+    flow->slot = slot;
+    int result = publish_answers_new(&flow->answers);
+    if (result >= 0)
+        result = sd_event_add_defer(event, &flow->sender, on_turn_end, flow);
+    if (result >= 0)
+        result = sd_event_source_set_enabled(flow->sender, SD_EVENT_OFF);
+    /* After everything else of the turn. */
+    if (result >= 0)
+        result = sd_event_source_set_priority(flow->sender, SD_EVENT_PRIORITY_IDLE);
+    if (result >= 0)
+        result = sd_event_add_time_relative(
+            event, &flow->recovery, CLOCK_MONOTONIC, 0, 0, on_recovery, flow);
+    if (result >= 0)
+        result = sd_event_source_set_enabled(flow->recovery, SD_EVENT_OFF);
+    if (result >= 0)
+        result = open_producer(flow);
+    if (result < 0) {
+        (void)sd_event_source_disable_unref(flow->sender);
+        (void)sd_event_source_disable_unref(flow->recovery);
+        flow->answers = publish_answers_free(flow->answers);
+        free(flow);
+        return result;
+    }
+    *ret_flow = flow;
+    return 0;
+}

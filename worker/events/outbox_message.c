@@ -1,0 +1,150 @@
+#include "worker/events/outbox_message.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEADERS_MAX 1100 /* those of a record, as eventd bounds them, and ours */
+
+static char *text_of(const char *bytes, size_t length)
+{
+    return strndup(bytes, length);
+}
+
+/* Appends a header whose memory is all its own. */
+static int add_header(
+    Userd__Ipc__OutboxRow *message, char *taken_name, const char *value, size_t length)
+{
+    if (taken_name == NULL)
+        return -ENOMEM;
+    Userd__Ipc__Header *header = malloc(sizeof(*header));
+    if (header == NULL) {
+        free(taken_name);
+        return -ENOMEM;
+    }
+    userd__ipc__header__init(header);
+    header->name = taken_name;
+    header->is_null = value == NULL;
+    message->headers[message->n_headers++] = header;
+    if (length == 0)
+        return 0;
+    header->value.data = malloc(length);
+    if (header->value.data == NULL)
+        return -ENOMEM;
+    memcpy(header->value.data, value, length);
+    header->value.len = length;
+    return 0;
+}
+
+static int add_text_header(Userd__Ipc__OutboxRow *message, const char *name, const char *value)
+{
+    return add_header(message, strdup(name), value, strlen(value));
+}
+
+static int add_stored_headers(Userd__Ipc__OutboxRow *message, struct outbox_store_array *names,
+    struct outbox_store_array *values)
+{
+    const char *name = NULL;
+    const char *value = NULL;
+    size_t name_length = 0;
+    size_t value_length = 0;
+    while (outbox_store_array_next(names, &name, &name_length)) {
+        if (name == NULL || !outbox_store_array_next(values, &value, &value_length) ||
+            message->n_headers == HEADERS_MAX)
+            return -EPROTO;
+        int result = add_header(message, text_of(name, name_length), value, value_length);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+static int add_cloud_event(Userd__Ipc__OutboxRow *message, const struct outbox_store_row *row)
+{
+    char subject[16] = "";
+    (void)snprintf(subject, sizeof(subject), "%" PRIi32, row->auth_id);
+    int result = add_text_header(message, "ce_specversion", "1.0");
+    if (result == 0)
+        result = add_header(message, strdup("ce_id"), row->event_id, row->event_id_length);
+    if (result == 0)
+        result = add_text_header(message, "ce_source", "/userd");
+    if (result == 0)
+        result = add_text_header(message, "ce_type", "user.deleted");
+    if (result == 0)
+        result = add_header(message, strdup("ce_time"), row->created_at, row->created_at_length);
+    if (result == 0 && row->has_auth_id)
+        result = add_text_header(message, "ce_subject", subject);
+    if (result == 0)
+        result = add_text_header(message, "content-type", "application/json");
+    return result;
+}
+
+static int copy_bytes(
+    const char *bytes, size_t length, ProtobufCBinaryData *ret_copy, protobuf_c_boolean *ret_has)
+{
+    *ret_has = bytes != NULL;
+    if (bytes == NULL || length == 0)
+        return 0;
+    ret_copy->data = malloc(length);
+    if (ret_copy->data == NULL)
+        return -ENOMEM;
+    memcpy(ret_copy->data, bytes, length);
+    ret_copy->len = length;
+    return 0;
+}
+
+static int fill(Userd__Ipc__OutboxRow *message, const struct outbox_store_row *row)
+{
+    struct outbox_store_array names;
+    struct outbox_store_array values;
+    if (outbox_store_array_open(row->header_names, row->header_names_length, &names) < 0 ||
+        outbox_store_array_open(row->header_values, row->header_values_length, &values) < 0)
+        return -EPROTO;
+    message->headers = calloc(HEADERS_MAX + 8, sizeof(Userd__Ipc__Header *));
+    if (message->headers == NULL)
+        return -ENOMEM;
+    message->id = row->id;
+    message->destination = (Userd__Ipc__Destination)row->destination;
+    int result = copy_bytes(row->key, row->key_length, &message->key, &message->has_key);
+    if (result == 0)
+        result = copy_bytes(row->value, row->value_length, &message->value, &message->has_value);
+    if (result == 0)
+        result = add_stored_headers(message, &names, &values);
+    if (result == 0 && message->destination == USERD__IPC__DESTINATION__DESTINATION_DELETE)
+        result = add_cloud_event(message, row);
+    return result;
+}
+
+Userd__Ipc__OutboxRow *outbox_message_free(Userd__Ipc__OutboxRow *message)
+{
+    if (message != NULL)
+        userd__ipc__outbox_row__free_unpacked(message, NULL);
+    return NULL;
+}
+
+int outbox_message_new(const struct outbox_store_row *row, Userd__Ipc__OutboxRow **ret_message)
+{
+    Userd__Ipc__OutboxRow *message = malloc(sizeof(*message));
+    if (message == NULL)
+        return -ENOMEM;
+    userd__ipc__outbox_row__init(message);
+    int result = fill(message, row);
+    if (result < 0) {
+        (void)outbox_message_free(message);
+        return result;
+    }
+    /* Most rows have seven headers: the rest of the array is not kept for as long as the row is. */
+    Userd__Ipc__Header **shrunk =
+        realloc(message->headers, (message->n_headers + 1) * sizeof(Userd__Ipc__Header *));
+    if (shrunk != NULL)
+        message->headers = shrunk;
+    *ret_message = message;
+    return 0;
+}
+
+size_t outbox_message_size(const Userd__Ipc__OutboxRow *message)
+{
+    return userd__ipc__outbox_row__get_packed_size(message);
+}

@@ -1,0 +1,472 @@
+#include "worker/events/outbox_relay.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include "common/log.h"
+#include "worker/db/db_connection.h"
+#include "worker/events/event_channel.h"
+#include "worker/events/outbox_poll.h"
+#include "worker/events/outbox_row.h"
+#include "worker/events/outbox_window.h"
+#include "worker/store/outbox_store.h"
+
+#define LOCK_CHECK_US     UINT64_C(5000000)
+#define SOONEST_US        UINT64_C(10000)
+#define LOCK_RETRY_US     UINT64_C(1000000)
+#define DRAIN_GRACE_US    UINT64_C(1000000)
+#define TIMER_ACCURACY_US 2000
+#define READ_ROWS         1000
+#define DELETE_ROWS       5000
+#define APPLICATION_SIZE  64
+#define ERRORS_PER_SECOND 2
+
+/* What the relay asks the database; one of each at a time. */
+enum relay_question { QUESTION_LOCK, QUESTION_READ, QUESTION_DELETE, QUESTION_PARK, QUESTIONS };
+
+struct relay_request {
+    struct db_request request;
+    struct outbox_relay *relay;
+    bool is_asked;
+};
+
+struct outbox_relay {
+    const struct event_peer_options *options;
+    struct event_peer *peer;
+    struct db_connection *connection; /* owned; NULL when drained */
+    char application[APPLICATION_SIZE];
+    struct relay_request questions[QUESTIONS];
+    sd_event_source *timer; /* owned */
+    sd_event_source *wake;  /* owned: the outbox's eventfd; only the holder of the lock listens */
+    bool has_lock;
+    bool is_draining;
+    struct outbox_poll poll;
+    uint64_t next_lock_us;
+    uint64_t drain_deadline_us;
+    int64_t ids[DELETE_ROWS]; /* scratch: of a read or a delete */
+    size_t deleted_count;     /* of the delete in flight, in deleted_ids */
+    int64_t deleted_ids[DELETE_ROWS];
+    int64_t parked_id; /* of the park in flight */
+    struct log_limit error_limit;
+    struct outbox_window window;
+};
+
+static uint64_t now_us(const struct outbox_relay *relay)
+{
+    uint64_t now = 0;
+    (void)sd_event_now(relay->options->event, CLOCK_MONOTONIC, &now);
+    return now;
+}
+
+static void show_backlog(struct outbox_relay *relay)
+{
+    atomic_store_explicit(
+        &relay->options->slot->outbox_backlog, relay->window.count, memory_order_relaxed);
+}
+
+/* The lock is ours no longer, or the session is new: nothing that we knew counts. */
+static void forget_everything(struct outbox_relay *relay)
+{
+    while (relay->window.first != NULL)
+        outbox_row_free(&relay->window, relay->window.first);
+    outbox_window_begin_epoch(&relay->window);
+    relay->has_lock = false;
+    outbox_poll_reset(&relay->poll, now_us(relay));
+    if (relay->wake != NULL)
+        (void)sd_event_source_set_enabled(relay->wake, SD_EVENT_OFF);
+    atomic_store_explicit(&relay->options->slot->is_relay, 0, memory_order_relaxed);
+    show_backlog(relay);
+}
+
+/* ---- to the database ---- */
+
+static bool is_asked(const struct outbox_relay *relay, enum relay_question question)
+{
+    return relay->questions[question].is_asked;
+}
+
+static void note_asked(struct outbox_relay *relay, enum relay_question question, int result)
+{
+    relay->questions[question].is_asked = result == 0;
+    /* -ENOTCONN: on_ready begins anew. Without memory the next turn tries again. */
+    if (result < 0 && result != -ENOTCONN)
+        log_error("relay cannot ask the database error=%d", result);
+}
+
+static void delete_done_rows(struct outbox_relay *relay)
+{
+    if (is_asked(relay, QUESTION_DELETE))
+        return;
+    size_t count = 0;
+    struct outbox_entry *entry = relay->window.first;
+    for (; entry != NULL && count < DELETE_ROWS; entry = entry->next) {
+        if (entry->state == OUTBOX_DONE && outbox_row_of(entry)->parked_because == NULL)
+            relay->deleted_ids[count++] = entry->id;
+    }
+    relay->deleted_count = count;
+    if (count == 0)
+        return;
+    note_asked(relay, QUESTION_DELETE,
+        outbox_store_delete(relay->connection, &relay->questions[QUESTION_DELETE].request,
+            relay->deleted_ids, count));
+}
+
+static void park_done_row(struct outbox_relay *relay)
+{
+    if (is_asked(relay, QUESTION_PARK))
+        return;
+    for (struct outbox_entry *entry = relay->window.first; entry != NULL; entry = entry->next) {
+        const struct outbox_row *row = outbox_row_of(entry);
+        if (entry->state != OUTBOX_DONE || row->parked_because == NULL)
+            continue;
+        relay->parked_id = entry->id;
+        note_asked(relay, QUESTION_PARK,
+            outbox_store_park(relay->connection, &relay->questions[QUESTION_PARK].request,
+                entry->id, row->parked_because));
+        return;
+    }
+}
+
+/* The rows above the floor that are known already are left out by name. */
+static size_t collect_known(struct outbox_relay *relay, int64_t floor)
+{
+    size_t count = 0;
+    for (struct outbox_entry *entry = relay->window.last; entry != NULL && entry->id > floor;
+         entry = entry->previous)
+        relay->ids[count++] = entry->id;
+    return count;
+}
+
+static void read_rows(struct outbox_relay *relay, uint64_t now)
+{
+    if (is_asked(relay, QUESTION_READ) || !outbox_window_has_room(&relay->window) ||
+        !outbox_poll_is_due(&relay->poll, now))
+        return;
+    int64_t floor = outbox_poll_begin(&relay->poll, now);
+    struct outbox_store_query query = {
+        .floor = floor,
+        .known = relay->ids,
+        .known_count = collect_known(relay, floor),
+        .max_rows = (int32_t)(OUTBOX_WINDOW_ROWS - relay->window.count),
+        .max_bytes = (int64_t)(OUTBOX_WINDOW_BYTES - relay->window.bytes),
+    };
+    if (query.max_rows > READ_ROWS)
+        query.max_rows = READ_ROWS;
+    note_asked(relay, QUESTION_READ,
+        outbox_store_read(relay->connection, &relay->questions[QUESTION_READ].request, &query));
+}
+
+static void ask_for_lock(struct outbox_relay *relay, uint64_t now)
+{
+    if (is_asked(relay, QUESTION_LOCK) || now < relay->next_lock_us)
+        return;
+    struct db_request *request = &relay->questions[QUESTION_LOCK].request;
+    relay->next_lock_us = now + (relay->has_lock ? LOCK_CHECK_US : LOCK_RETRY_US);
+    note_asked(relay, QUESTION_LOCK,
+        relay->has_lock ? outbox_store_check_lock(relay->connection, request)
+                        : outbox_store_try_lock(relay->connection, request));
+}
+
+/* Gives up the lock once nothing is on its way, or the grace has passed. */
+static void finish_drain(struct outbox_relay *relay, uint64_t now)
+{
+    bool has_unfinished = relay->window.sent > 0 || is_asked(relay, QUESTION_DELETE) ||
+                          is_asked(relay, QUESTION_PARK);
+    if (has_unfinished && now < relay->drain_deadline_us)
+        return;
+    relay->connection = db_connection_free(relay->connection);
+    forget_everything(relay);
+}
+
+static void set_timer(struct outbox_relay *relay)
+{
+    if (relay->connection == NULL)
+        return;
+    uint64_t next_us = relay->is_draining ? relay->drain_deadline_us : relay->next_lock_us;
+    if (relay->has_lock && !relay->is_draining) {
+        uint64_t retry_us = outbox_window_next_retry_us(&relay->window);
+        if (outbox_window_has_room(&relay->window) && relay->poll.next_us < next_us)
+            next_us = relay->poll.next_us;
+        if (retry_us < next_us)
+            next_us = retry_us;
+    }
+    /* What is overdue waits for something else, which comes as an event: no spinning. */
+    uint64_t soonest_us = now_us(relay) + SOONEST_US;
+    (void)sd_event_source_set_time(relay->timer, next_us < soonest_us ? soonest_us : next_us);
+    (void)sd_event_source_set_enabled(relay->timer, SD_EVENT_ONESHOT);
+}
+
+/* Does whatever can be done now. */
+static void advance(struct outbox_relay *relay)
+{
+    uint64_t now = now_us(relay);
+    if (relay->connection != NULL && db_connection_is_ready(relay->connection)) {
+        if (!relay->is_draining)
+            ask_for_lock(relay, now);
+        if (relay->has_lock) {
+            if (!relay->is_draining)
+                outbox_row_send_all(&relay->window, relay->peer, now);
+            delete_done_rows(relay);
+            park_done_row(relay);
+        }
+        if (relay->has_lock && !relay->is_draining)
+            read_rows(relay, now);
+    }
+    if (relay->is_draining && relay->connection != NULL)
+        finish_drain(relay, now);
+    show_backlog(relay);
+    set_timer(relay);
+}
+
+/* ---- answers of the database ---- */
+
+/* True when the answer may be read. A refusal makes the session anew: everything is read again. */
+static bool take_answer(
+    struct outbox_relay *relay, enum relay_question question, const struct db_answer *answer)
+{
+    relay->questions[question].is_asked = false;
+    if (answer->outcome == DB_DONE)
+        return true;
+    unsigned int suppressed = 0;
+    if (answer->outcome == DB_ERROR &&
+        log_limit_allows(&relay->error_limit, ERRORS_PER_SECOND, &suppressed))
+        log_error("relay is refused by the database question=%d sqlstate=%s suppressed=%u: "
+                  "beginning anew",
+            (int)question, answer->sqlstate, suppressed);
+    if (answer->outcome == DB_ERROR)
+        db_connection_reset(relay->connection);
+    return false;
+}
+
+static struct outbox_relay *relay_of(struct db_request *request)
+{
+    return CONTAINER_OF(request, struct relay_request, request)->relay;
+}
+
+static void on_lock(struct db_request *request, const struct db_answer *answer)
+{
+    struct outbox_relay *relay = relay_of(request);
+    if (!take_answer(relay, QUESTION_LOCK, answer))
+        return;
+    bool has_lock = outbox_store_lock_result(answer);
+    if (relay->has_lock && !has_lock) {
+        log_error("relay has lost its lock: beginning anew");
+        db_connection_reset(relay->connection);
+        return;
+    }
+    if (has_lock && !relay->has_lock) {
+        log_info("relay holds the outbox");
+        forget_everything(relay);
+        relay->has_lock = true;
+        relay->next_lock_us = now_us(relay) + LOCK_CHECK_US;
+        (void)sd_event_source_set_enabled(relay->wake, SD_EVENT_ON);
+        atomic_store_explicit(&relay->options->slot->is_relay, 1, memory_order_relaxed);
+    }
+    advance(relay);
+}
+
+static void on_read(struct db_request *request, const struct db_answer *answer)
+{
+    struct outbox_relay *relay = relay_of(request);
+    if (!take_answer(relay, QUESTION_READ, answer))
+        return;
+    const PGresult *result = answer->results[0];
+    int rows = PQntuples(result);
+    int64_t highest = 0;
+    uint64_t fresh = 0;
+    for (int i = 0; i < rows; i++) {
+        struct outbox_store_row stored;
+        outbox_store_row(result, i, &stored);
+        highest = stored.id;
+        if (outbox_window_find(&relay->window, stored.id) != NULL)
+            continue;
+        int error = outbox_row_add(&relay->window, &stored);
+        if (error < 0)
+            log_error("outbox row cannot be read outbox_id=%" PRIi64 " error=%d: left where it is",
+                stored.id, error);
+        else
+            fresh++;
+    }
+    outbox_poll_finish(&relay->poll, now_us(relay), fresh, highest);
+    advance(relay);
+}
+
+static void on_deleted(struct db_request *request, const struct db_answer *answer)
+{
+    struct outbox_relay *relay = relay_of(request);
+    if (!take_answer(relay, QUESTION_DELETE, answer))
+        return;
+    for (size_t i = 0; i < relay->deleted_count; i++) {
+        struct outbox_entry *entry = outbox_window_find(&relay->window, relay->deleted_ids[i]);
+        if (entry != NULL)
+            outbox_row_free(&relay->window, entry);
+    }
+    scoreboard_add(&relay->options->slot->outbox_published, relay->deleted_count);
+    advance(relay);
+}
+
+static void on_parked(struct db_request *request, const struct db_answer *answer)
+{
+    struct outbox_relay *relay = relay_of(request);
+    if (!take_answer(relay, QUESTION_PARK, answer))
+        return;
+    struct outbox_entry *entry = outbox_window_find(&relay->window, relay->parked_id);
+    if (entry != NULL)
+        outbox_row_free(&relay->window, entry);
+    scoreboard_add(&relay->options->slot->outbox_parked, 1);
+    advance(relay);
+}
+
+/* ---- what happens ---- */
+
+static void on_ready(void *userdata)
+{
+    struct outbox_relay *relay = userdata;
+    relay->next_lock_us = 0;
+    advance(relay);
+}
+
+static void on_lost(void *userdata)
+{
+    struct outbox_relay *relay = userdata;
+    if (relay->has_lock)
+        log_info("relay has lost its connection rows=%zu", relay->window.count);
+    forget_everything(relay);
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    (void)source;
+    (void)usec;
+    advance(userdata);
+    return 0;
+}
+
+static int on_wake(sd_event_source *source, int fd, uint32_t events, void *userdata)
+{
+    (void)source;
+    (void)events;
+    struct outbox_relay *relay = userdata;
+    eventfd_t count = 0;
+    (void)eventfd_read(fd, &count);
+    outbox_poll_wake(&relay->poll);
+    advance(relay);
+    return 0;
+}
+
+void outbox_relay_on_channel(struct outbox_relay *relay)
+{
+    outbox_window_begin_epoch(&relay->window);
+    advance(relay);
+}
+
+static void on_failure(
+    struct outbox_relay *relay, uint64_t epoch, const Userd__Ipc__PublishFailure *failure)
+{
+    char *reason = failure->is_permanent ? strdup(failure->reason) : NULL;
+    if (reason == NULL) {
+        (void)outbox_window_mark_failed(&relay->window, epoch, failure->id, now_us(relay));
+        return;
+    }
+    struct outbox_entry *entry = outbox_window_mark_done(&relay->window, epoch, failure->id);
+    if (entry == NULL) {
+        free(reason);
+        return;
+    }
+    outbox_row_of(entry)->parked_because = reason;
+    log_error("outbox row can never be published outbox_id=%" PRIi64 " reason=%s: parked",
+        failure->id, failure->reason);
+}
+
+void outbox_relay_on_result(struct outbox_relay *relay, const Userd__Ipc__PublishResult *result)
+{
+    for (size_t i = 0; i < result->n_delivered_ids; i++)
+        (void)outbox_window_mark_done(&relay->window, result->epoch, result->delivered_ids[i]);
+    for (size_t i = 0; i < result->n_failures; i++)
+        on_failure(relay, result->epoch, result->failures[i]);
+    advance(relay);
+}
+
+void outbox_relay_drain(struct outbox_relay *relay)
+{
+    if (relay->is_draining)
+        return;
+    relay->is_draining = true;
+    relay->drain_deadline_us = now_us(relay) + DRAIN_GRACE_US;
+    advance(relay);
+}
+
+bool outbox_relay_is_idle(const struct outbox_relay *relay)
+{
+    return relay->is_draining && relay->connection == NULL;
+}
+
+struct outbox_relay *outbox_relay_free(struct outbox_relay *relay)
+{
+    if (relay == NULL)
+        return NULL;
+    relay->connection = db_connection_free(relay->connection);
+    forget_everything(relay);
+    (void)sd_event_source_disable_unref(relay->timer);
+    (void)sd_event_source_disable_unref(relay->wake);
+    free(relay);
+    return NULL;
+}
+
+static int open_sources(struct outbox_relay *relay)
+{
+    static const struct db_connection_handlers handlers = {
+        .on_ready = on_ready, .on_lost = on_lost};
+    const struct event_peer_options *options = relay->options;
+    int result = sd_event_add_time_relative(
+        options->event, &relay->timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY_US, on_timer, relay);
+    if (result >= 0)
+        result = sd_event_add_io(
+            options->event, &relay->wake, options->outbox_wake_fd, EPOLLIN, on_wake, relay);
+    if (result >= 0)
+        result = sd_event_source_set_enabled(relay->wake, SD_EVENT_OFF);
+    if (result < 0)
+        return result;
+    (void)snprintf(relay->application, sizeof(relay->application), "userd worker-%u relay",
+        options->slot_number);
+    struct db_options database = {
+        .url = options->settings->database.url,
+        .application = relay->application,
+        .connect_timeout_ms = options->settings->database.connect_timeout_ms,
+        .statement_timeout_ms = options->settings->database.statement_timeout_ms,
+    };
+    return db_connection_new(
+        options->event, &database, outbox_store_statements, &handlers, relay, &relay->connection);
+}
+
+int outbox_relay_new(const struct event_peer_options *options, struct event_peer *peer,
+    struct outbox_relay **ret_relay)
+{
+    static void (*const on_answers[QUESTIONS])(struct db_request *, const struct db_answer *) = {
+        [QUESTION_LOCK] = on_lock,
+        [QUESTION_READ] = on_read,
+        [QUESTION_DELETE] = on_deleted,
+        [QUESTION_PARK] = on_parked,
+    };
+    struct outbox_relay *relay = calloc(1, sizeof(*relay));
+    if (relay == NULL)
+        return -ENOMEM;
+    relay->options = options;
+    relay->peer = peer;
+    for (size_t i = 0; i < QUESTIONS; i++) {
+        relay->questions[i].relay = relay;
+        relay->questions[i].request.on_answer = on_answers[i];
+    }
+    int result = open_sources(relay);
+    if (result < 0) {
+        (void)outbox_relay_free(relay);
+        return result;
+    }
+    *ret_relay = relay;
+    return 0;
+}

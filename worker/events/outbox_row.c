@@ -1,0 +1,83 @@
+#include "worker/events/outbox_row.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "worker/events/event_channel.h"
+#include "worker/events/outbox_message.h"
+
+#define BATCH_ROWS       500
+#define BATCH_BYTES      ((size_t)1024 * 1024)
+#define QUEUED_BYTES_MAX ((size_t)8 * 1024 * 1024)
+
+struct outbox_row *outbox_row_of(struct outbox_entry *entry)
+{
+    return CONTAINER_OF(entry, struct outbox_row, entry);
+}
+
+int outbox_row_add(struct outbox_window *window, const struct outbox_store_row *stored)
+{
+    struct outbox_row *row = calloc(1, sizeof(*row));
+    if (row == NULL)
+        return -ENOMEM;
+    int result = outbox_message_new(stored, &row->message);
+    if (result < 0) {
+        free(row);
+        return result;
+    }
+    row->entry.id = stored->id;
+    row->entry.auth_id = stored->auth_id;
+    row->entry.has_auth_id = stored->has_auth_id;
+    row->entry.bytes = outbox_message_size(row->message);
+    outbox_window_add(window, &row->entry);
+    return 0;
+}
+
+void outbox_row_free(struct outbox_window *window, struct outbox_entry *entry)
+{
+    struct outbox_row *row = outbox_row_of(entry);
+    outbox_window_remove(window, entry);
+    row->message = outbox_message_free(row->message);
+    free(row->parked_because);
+    free(row);
+}
+
+/* Sends one frame's worth of rows; the number of rows. */
+static size_t send_batch(
+    struct outbox_window *window, struct event_peer *peer, uint64_t serial, uint64_t now_us)
+{
+    Userd__Ipc__OutboxRow *rows[BATCH_ROWS];
+    size_t count = 0;
+    size_t bytes = 0;
+    struct outbox_entry *entry = outbox_window_next_sendable(window, NULL, now_us);
+    while (entry != NULL && count < BATCH_ROWS && bytes < BATCH_BYTES) {
+        rows[count++] = outbox_row_of(entry)->message;
+        bytes += entry->bytes;
+        outbox_window_mark_sent(window, entry);
+        entry = outbox_window_next_sendable(window, entry, now_us);
+    }
+    if (count == 0)
+        return 0;
+    Userd__Ipc__PublishBatch batch = USERD__IPC__PUBLISH_BATCH__INIT;
+    batch.epoch = window->epoch;
+    batch.n_rows = count;
+    batch.rows = rows;
+    Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
+    frame.body_case = USERD__IPC__FRAME__BODY_PUBLISH_BATCH;
+    frame.publish_batch = &batch;
+    if (event_channel_send(peer, serial, &frame) == 0)
+        return count;
+    /* The channel's end follows, and with it a new epoch. */
+    for (size_t i = 0; i < count; i++)
+        (void)outbox_window_mark_failed(window, window->epoch, rows[i]->id, now_us);
+    return 0;
+}
+
+void outbox_row_send_all(struct outbox_window *window, struct event_peer *peer, uint64_t now_us)
+{
+    uint64_t serial = event_channel_serial(peer);
+    while (serial != 0 && event_channel_queued_bytes(peer) < QUEUED_BYTES_MAX) {
+        if (send_batch(window, peer, serial, now_us) == 0)
+            return;
+    }
+}

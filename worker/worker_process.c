@@ -1,0 +1,233 @@
+#include "worker/worker_process.h"
+
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/attributes.h"
+#include "common/file_descriptor.h"
+#include "common/log.h"
+#include "common/process_link.h"
+#include "common/process_protocol.h"
+#include "worker/api/user_post_v1.h"
+#include "worker/api/user_v1.h"
+#include "worker/events/event_peer.h"
+#include "worker/rpc/rpc_server.h"
+#include "worker/store/user_store.h"
+#include "worker/user/user_service.h"
+
+/* How often a draining worker looks whether its last work is done. */
+#define IDLE_CHECK_US 5000
+
+/* How long READY waits for the database: with it from the first call on, a reload fails none. A
+ * worker without a database is ready as well, since it says so to its clients. */
+#define READY_WAIT_US 2000000
+
+struct worker_process {
+    struct process_link link;
+    /* owned, each using those before it */
+    struct user_store *store;
+    struct user_service *users;
+    struct user_v1 user_v1;
+    struct user_post_v1 user_post_v1;
+    struct event_peer *peer;
+    struct rpc_server *rpc;
+    bool is_available;            /* the database */
+    bool has_announced;           /* READY was said, or is no longer wanted */
+    sd_event_source *ready_timer; /* owned */
+    /* drain */
+    sd_event_source *idle_timer; /* owned */
+    uint64_t drain_deadline_us;
+    bool is_drained; /* nothing is in flight: everything can be freed */
+};
+
+static uint64_t now_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* ---- what the floors say ---- */
+
+static void announce_ready(struct worker_process *worker)
+{
+    if (worker->has_announced)
+        return;
+    worker->has_announced = true;
+    int error = process_link_ready(&worker->link);
+    if (error < 0) {
+        log_error("worker start failed error=%d", -error);
+        process_link_exit(&worker->link, EXIT_FAILURE);
+    }
+}
+
+static int on_ready_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    (void)source;
+    (void)usec;
+    announce_ready(userdata);
+    return 0;
+}
+
+/* May come before the floors above the store are there: open_floors() then looks at is_available.
+ */
+static void on_availability(bool is_available, void *userdata)
+{
+    struct worker_process *worker = userdata;
+    worker->is_available = is_available;
+    if (worker->peer != NULL)
+        event_peer_set_available(worker->peer, is_available);
+    if (worker->rpc == NULL)
+        return;
+    rpc_server_set_serving(worker->rpc, is_available);
+    if (is_available)
+        announce_ready(worker);
+}
+
+static void on_connection(struct process_link *link, uint32_t listener, int *fd, void *userdata)
+{
+    struct worker_process *worker = userdata;
+    (void)link;
+    rpc_server_add_connection(worker->rpc, listener, fd);
+}
+
+static void on_peer_link(struct process_link *link, uint32_t slot, int *fd, void *userdata)
+{
+    struct worker_process *worker = userdata;
+    (void)link;
+    if (slot == SCOREBOARD_SLOT_EVENTD)
+        event_peer_connect(worker->peer, fd);
+}
+
+/* ---- drain: calls first, then what they have started, then the events in flight ---- */
+
+static int check_idle(sd_event_source *source, uint64_t usec, void *userdata)
+{
+    struct worker_process *worker = userdata;
+    (void)usec;
+    bool is_idle = user_store_is_idle(worker->store) && event_peer_is_idle(worker->peer);
+    if (is_idle || now_us() >= worker->drain_deadline_us) {
+        if (!is_idle)
+            log_warn("drain timeout what=database_or_events");
+        worker->is_drained = is_idle;
+        process_link_exit(&worker->link, EXIT_SUCCESS);
+        return 0;
+    }
+    int error = sd_event_source_set_time_relative(source, IDLE_CHECK_US);
+    if (error >= 0)
+        error = sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    return error;
+}
+
+static void on_rpc_drained(void *userdata)
+{
+    struct worker_process *worker = userdata;
+    int error = sd_event_add_time_relative(worker->link.event, &worker->idle_timer, CLOCK_MONOTONIC,
+        0, IDLE_CHECK_US / 10, check_idle, worker);
+    if (error < 0) {
+        log_error("drain failed error=%d", -error);
+        process_link_exit(&worker->link, EXIT_FAILURE);
+    }
+}
+
+static void on_drain(struct process_link *link, unsigned int timeout_ms, void *userdata)
+{
+    struct worker_process *worker = userdata;
+    (void)link;
+    worker->has_announced = true;
+    worker->drain_deadline_us = now_us() + (uint64_t)timeout_ms * 1000;
+    rpc_server_set_serving(worker->rpc, false);
+    event_peer_drain(worker->peer);
+    rpc_server_drain(worker->rpc, timeout_ms, on_rpc_drained, worker);
+}
+
+/* ---- life ---- */
+
+static int open_floors(struct worker_process *worker)
+{
+    struct process_link *link = &worker->link;
+    const struct user_store_options store_options = {
+        .event = link->event,
+        .settings = &link->settings,
+        .slot = link->slot,
+        .slot_number = link->slot_number,
+        .outbox_wake_fd = link->outbox_wake_fd,
+        .on_availability = on_availability,
+        .userdata = worker,
+    };
+    int error = user_store_new(&store_options, &worker->store);
+    if (error == 0)
+        error = user_service_new(worker->store, &worker->users);
+    if (error < 0)
+        return error;
+    const struct event_peer_options peer_options = {
+        .event = link->event,
+        .settings = &link->settings,
+        .slot = link->slot,
+        .slot_number = link->slot_number,
+        .user_service = worker->users,
+        .user_store = worker->store,
+        .outbox_wake_fd = link->outbox_wake_fd,
+    };
+    error = event_peer_new(&peer_options, &worker->peer);
+    if (error < 0)
+        return error;
+    user_v1_init(&worker->user_v1, worker->users);
+    user_post_v1_init(&worker->user_post_v1, worker->users);
+    ProtobufCService *const services[] = {
+        &worker->user_v1.service.base,
+        &worker->user_post_v1.service.base,
+    };
+    const struct rpc_server_options rpc_options = {
+        .event = link->event,
+        .settings = &link->settings,
+        .slot = link->slot,
+        .services = services,
+        .service_count = ARRAY_LENGTH(services),
+    };
+    error = rpc_server_new(&rpc_options, &worker->rpc);
+    if (error < 0)
+        return error;
+    if (worker->is_available)
+        on_availability(true, worker);
+    return sd_event_add_time_relative(link->event, &worker->ready_timer, CLOCK_MONOTONIC,
+        READY_WAIT_US, 0, on_ready_timer, worker);
+}
+
+/* Callers before those that they call. */
+static void close_floors(struct worker_process *worker)
+{
+    worker->rpc = rpc_server_free(worker->rpc);
+    worker->peer = event_peer_free(worker->peer);
+    worker->users = user_service_free(worker->users);
+    worker->store = user_store_free(worker->store);
+    (void)sd_event_source_disable_unref(worker->ready_timer);
+    (void)sd_event_source_disable_unref(worker->idle_timer);
+    process_link_close(&worker->link);
+}
+
+int worker_process_run(void)
+{
+    static const struct process_link_handlers handlers = {
+        .on_connection = on_connection,
+        .on_peer_link = on_peer_link,
+        .on_drain = on_drain,
+    };
+    struct worker_process worker = {0};
+    int error = process_link_open(&worker.link, PROCESS_ROLE_WORKER, &handlers, &worker);
+    if (error < 0)
+        return EXIT_FAILURE;
+    error = open_floors(&worker);
+    if (error < 0) {
+        log_error("worker start failed error=%d", -error);
+        worker.is_drained = true; /* no client has been let in */
+    }
+    int status = error < 0 ? EXIT_FAILURE : process_link_run(&worker.link);
+    /* With calls in flight there is nobody left to wait for: their threads end with the process,
+     * which must not run the exit handlers of libraries that those threads are still in. */
+    if (!worker.is_drained)
+        _exit(status);
+    close_floors(&worker);
+    return status;
+}
