@@ -1,0 +1,45 @@
+/* A database of the test's own in the private PostgreSQL cluster that USERD_TEST_POSTGRES names
+ * (the handle file of tests/tools/private_postgres), or in a cluster of the test's own that can be
+ * stopped and started. */
+#ifndef USERD_TESTS_HARNESS_TEST_DATABASE_H
+#define USERD_TESTS_HARNESS_TEST_DATABASE_H
+
+#include <libpq-fe.h>
+#include <limits.h>
+#include <stdbool.h>
+
+#include "common/attributes.h"
+
+struct test_database {
+    char name[64];
+    char url[512];       /* as userd, the owner of the database */
+    char admin_url[512]; /* as postgres, to the database "postgres" */
+    char handle[PATH_MAX];
+    bool has_own_cluster;
+};
+
+/* `own_cluster_directory`: where the handle of a cluster of one's own goes; NULL: the shared one.
+ */
+void test_database_create(struct test_database *database, const char *own_cluster_directory);
+void test_database_remove(struct test_database *database);
+/* With a cluster of one's own: away, and back on the same port. */
+void test_database_stop_cluster(const struct test_database *database);
+void test_database_start_cluster(const struct test_database *database);
+
+/* A session of the caller's own: PQfinish() it. */
+PGconn *test_database_connect(const struct test_database *database);
+/* Runs statements that must work. */
+void test_database_execute(const struct test_database *database, const char *sql);
+/* The first column of the first row as text, malloc'ed: "" when there is no row or it is NULL. */
+char *test_database_value(const struct test_database *database, const char *sql);
+/* Compares the above. */
+bool test_database_says(
+    const struct test_database *database, const char *sql, const char *expected);
+
+/* A session that holds the table "user" in the strictest mode until PQfinish(): every statement
+ * about users waits for it. */
+PGconn *test_database_lock_users(const struct test_database *database);
+/* Fails the test unless, in time, a statement waits for a lock in this database. */
+void test_database_wait_for_waiter(const struct test_database *database);
+
+#endif

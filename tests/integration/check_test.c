@@ -1,0 +1,145 @@
+/* `userd check`, and what a bad configuration gets: file:line, what is wrong, what was expected,
+ * and exit status 78. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/harness/test_process.h"
+
+#define EXIT_CONFIG 78 /* EX_CONFIG of sysexits.h */
+
+static char directory[] = "/tmp/userd-check.XXXXXX";
+static char config_path[64];
+
+static void init(void)
+{
+    cr_assert(mkdtemp(directory) != NULL);
+    (void)snprintf(config_path, sizeof(config_path), "%s/userd.conf", directory);
+}
+
+static void fini(void)
+{
+    (void)unlink(config_path);
+    (void)rmdir(directory);
+}
+
+TestSuite(check, .init = init, .fini = fini, .timeout = 120);
+
+static const char listeners[] =
+    "listeners = (\n"
+    "  { name = \"gateway\"; address = \"127.0.0.1:0\"; services = [ \"user.User\" ]; }\n"
+    ");\n";
+
+/* `userd COMMAND -c FILE` with the given text in the file: the exit status, and the output, which
+ * is the caller's. */
+static int tell(const char *command, const char *const *environment, char **ret_output)
+{
+    const char *const argv[] = {TEST_USERD, command, "-c", config_path, NULL};
+    static const char *const none[] = {"DB_URL", "KAFKA_BOOTSTRAP_SERVERS", NULL};
+    return test_process_run(argv, environment != NULL ? environment : none, directory, ret_output);
+}
+
+static void then_is_refused(const char *text, const char *complaint)
+{
+    static const char *const commands[] = {"check", "run"};
+    test_file_write(config_path, text);
+    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++) {
+        char *output = NULL;
+        int status = tell(commands[i], NULL, &output);
+        cr_assert(status == EXIT_CONFIG, "userd %s ended with %d: %s", commands[i], status, output);
+        cr_assert(strstr(output, complaint) != NULL, "userd %s does not say \"%s\": %s",
+            commands[i], complaint, output);
+        free(output);
+    }
+}
+
+Test(check, accepts_the_defaults)
+{
+    test_file_write(config_path, listeners);
+    char *output = NULL;
+    int status = tell("check", NULL, &output);
+    cr_assert(status == 0, "ended with %d: %s", status, output);
+    free(output);
+}
+
+Test(check, accepts_the_shipped_configuration)
+{
+    const char *const argv[] = {TEST_USERD, "check", "-c", TEST_SOURCE_DIR "/etc/userd.conf", NULL};
+    char *output = NULL;
+    int status = test_process_run(argv, NULL, directory, &output);
+    cr_assert(status == 0, "ended with %d: %s", status, output);
+    free(output);
+}
+
+Test(check, names_the_line_of_a_syntax_error)
+{
+    then_is_refused("workers = 2;\nlog = { level = ;\n", "userd.conf:2: ");
+}
+
+Test(check, names_the_line_and_the_nearest_name_of_an_unknown_setting)
+{
+    then_is_refused("workers = 2;\ndatabase = {\n  conections = 3;\n};\n", "userd.conf:3: ");
+    then_is_refused("workers = 2;\ndatabase = {\n  conections = 3;\n};\n", "database.connections");
+    then_is_refused("wokers = 2;\n", "workers");
+}
+
+Test(check, names_the_line_and_the_bounds_of_a_bad_value)
+{
+    then_is_refused("\n\nworkers = -1;\n", "userd.conf:3: ");
+    then_is_refused("workers = \"two\";\n", "userd.conf:1: ");
+    then_is_refused("log = {\n  level = \"loud\"; };\n", "\"debug\"");
+    then_is_refused("listeners = ( { name = \"gateway\"; address = \"nonsense\"; services = [ "
+                    "\"user.User\" ]; } );\n",
+        "userd.conf:1: ");
+    then_is_refused("listeners = ( { name = \"gateway\"; address = \"[::]:1\"; services = [ "
+                    "\"user.Usr\" ]; } );\n",
+        "user.User");
+}
+
+Test(check, says_every_complaint_not_only_the_first)
+{
+    test_file_write(config_path, "workers = -1;\nwokers = 2;\n");
+    char *output = NULL;
+    int status = tell("check", NULL, &output);
+    cr_assert_eq(status, EXIT_CONFIG);
+    cr_assert(strstr(output, ":1: ") != NULL && strstr(output, ":2: ") != NULL, "%s", output);
+    free(output);
+}
+
+Test(check, refuses_a_missing_file)
+{
+    char *output = NULL;
+    int status = tell("check", NULL, &output);
+    cr_assert(status == EXIT_CONFIG, "ended with %d: %s", status, output);
+    cr_assert(strstr(output, "userd.conf") != NULL, "%s", output);
+    free(output);
+}
+
+Test(check, lets_the_environment_win_and_shows_no_password)
+{
+    static const char *const environment[] = {
+        "DB_URL=postgresql+asyncpg://postgres:hidden@postgres_user:5432/user_db",
+        "KAFKA_BOOTSTRAP_SERVERS=kafka:9092",
+        NULL,
+    };
+    test_file_write(config_path, listeners);
+    char *output = NULL;
+    int status = tell("check", environment, &output);
+    cr_assert(status == 0, "ended with %d: %s", status, output);
+    cr_assert(strstr(output, "kafka:9092") != NULL, "%s", output);
+    cr_assert(strstr(output, "hidden") == NULL, "the password is shown: %s", output);
+    free(output);
+}
+
+Test(check, refuses_an_environment_that_makes_no_sense)
+{
+    static const char *const environment[] = {"DB_URL=mysql://root@db/x", NULL};
+    test_file_write(config_path, listeners);
+    char *output = NULL;
+    int status = tell("check", environment, &output);
+    cr_assert(status == EXIT_CONFIG, "ended with %d: %s", status, output);
+    cr_assert(strstr(output, "DB_URL") != NULL, "%s", output);
+    free(output);
+}

@@ -1,0 +1,208 @@
+/* Events, in and out: what Auth and the administrators' service send takes effect, what leaves is
+ * exactly what the platform expects, and nothing that arrives can stop a partition. */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/harness/test_userd.h"
+
+#define MIB (1024 * 1024)
+
+static struct test_userd userd;
+static struct test_reader reader;
+
+static void init(void)
+{
+    static const struct test_userd_options options = {.workers = 2, .has_broker = true};
+    given_userd(&userd, &options);
+}
+
+static void fini(void)
+{
+    test_reader_close(&reader);
+    finally_userd(&userd);
+}
+
+TestSuite(event, .init = init, .fini = fini, .timeout = 240);
+
+static void when_sent(const char *topic, const char *json)
+{
+    test_broker_send(&userd.broker, topic, json);
+}
+
+static void then_nothing_more_is_published(void)
+{
+    then_database_says(&userd, "SELECT count(*) FROM outbox", "0");
+    struct test_record record;
+    bool is_there = test_reader_next(&reader, &record, 300);
+    cr_assert(!is_there, "published once more");
+}
+
+Test(event, registers_a_user)
+{
+    when_sent("registration", "{\"id\": 17, \"username\": \"trinity\"}");
+    then_name_becomes(&userd, 17, "trinity");
+    struct test_reply reply;
+    when_asked_for_id(&userd, "TRINITY", &reply);
+    cr_assert_eq(reply.status, GRPC_STATUS_OK, "%s", reply.message);
+    test_reply_cleanup(&reply);
+}
+
+Test(event, never_overwrites_a_user_that_exists)
+{
+    given_user(&userd, 17, "trinity");
+    when_sent("registration", "{\"id\": 17, \"username\": \"impostor\"}");
+    when_sent("registration", "{\"id\": 18, \"username\": \"morpheus\"}");
+    then_name_becomes(&userd, 18, "morpheus");
+    then_database_says(&userd, "SELECT coalesce(sum(next_offset), 0) FROM consumed_offset", "2");
+    then_name_is(&userd, 17, "trinity");
+}
+
+Test(event, is_never_refused_for_its_name)
+{
+    given_user(&userd, 1, "trinity");
+    when_sent("registration", "{\"id\": 2, \"username\": \"Trinity\"}");
+    when_sent("registration", "{\"id\": 3, \"username\": \"neo\"}");
+    when_sent("registration", "{\"id\": 4, \"username\": \"\"}");
+    then_name_becomes(&userd, 2, "Trinity");
+    then_name_becomes(&userd, 3, "neo");
+    then_name_becomes(&userd, 4, "");
+    then_database_says(
+        &userd, "SELECT string_agg(id_auth::text, ',' ORDER BY id_auth) FROM username_claim", "1");
+}
+
+Test(event, delete_is_published_exactly_as_the_platform_reads_it)
+{
+    test_reader_open(&reader, &userd.broker, "delete");
+    given_user(&userd, 17, "trinity");
+    struct test_reply reply;
+    when_deleted(&userd, 17, &reply);
+    cr_assert_eq(reply.status, GRPC_STATUS_OK, "%s", reply.message);
+    test_reply_cleanup(&reply);
+
+    struct test_record record;
+    cr_assert(test_reader_next(&reader, &record, TEST_TIMEOUT_MS), "nothing on the topic delete");
+    cr_assert_str_eq(record.value, "{\"id\": 17}");
+    cr_assert_str_eq(record.key, "17");
+    cr_assert(
+        strstr(record.headers, "ce_specversion=1.0\n") != NULL, "headers: %s", record.headers);
+    cr_assert(strstr(record.headers, "ce_id=") != NULL, "headers: %s", record.headers);
+    test_record_cleanup(&record);
+    then_nothing_more_is_published();
+}
+
+Test(event, of_an_administrator_deletes_the_user_and_is_told_to_the_others)
+{
+    test_reader_open(&reader, &userd.broker, "delete");
+    given_user(&userd, 17, "trinity");
+    when_sent("admin_delete_user", "{\"id\": 17}");
+    then_name_becomes(&userd, 17, NULL);
+    struct test_record record;
+    cr_assert(test_reader_next(&reader, &record, TEST_TIMEOUT_MS), "nothing on the topic delete");
+    cr_assert_str_eq(record.value, "{\"id\": 17}");
+    test_record_cleanup(&record);
+    then_nothing_more_is_published();
+}
+
+Test(event, of_an_absent_users_deletion_publishes_nothing)
+{
+    test_reader_open(&reader, &userd.broker, "delete");
+    when_sent("admin_delete_user", "{\"id\": 404}");
+    then_database_says(&userd, "SELECT coalesce(sum(next_offset), 0) FROM consumed_offset", "1");
+    then_nothing_more_is_published();
+    then_database_says(&userd, "SELECT count(*) FROM user_tombstone WHERE id_auth = 404", "1");
+}
+
+Test(event, of_registration_after_a_deletion_does_nothing)
+{
+    when_sent("admin_delete_user", "{\"id\": 17}");
+    then_database_says(&userd, "SELECT count(*) FROM user_tombstone WHERE id_auth = 17", "1");
+    when_sent("registration", "{\"id\": 17, \"username\": \"trinity\"}");
+    when_sent("registration", "{\"id\": 18, \"username\": \"morpheus\"}");
+    then_name_becomes(&userd, 18, "morpheus");
+    then_database_says(
+        &userd, "SELECT sum(next_offset) FROM consumed_offset WHERE topic = 'registration'", "2");
+    then_database_says(&userd, "SELECT count(*) FROM \"user\" WHERE id_auth = 17", "0");
+}
+
+static const struct {
+    const char *topic;
+    const char *value;
+    size_t length; /* 0: as long as the text */
+} bad_events[] = {
+    {"registration", "not json", 0},
+    {"registration", "", 0},
+    {"registration", "[1, 2]", 0},
+    {"registration", "17", 0},
+    {"registration", "null", 0},
+    {"registration", "{\"username\": \"trinity\"}", 0},
+    {"registration", "{\"id\": 17}", 0},
+    {"registration", "{\"id\": 2147483648, \"username\": \"trinity\"}", 0},
+    {"registration", "{\"id\": -2147483649, \"username\": \"trinity\"}", 0},
+    {"registration", "{\"id\": \"17\", \"username\": \"trinity\"}", 0},
+    {"registration", "{\"id\": 17.5, \"username\": \"trinity\"}", 0},
+    {"registration", "{\"id\": 99999999999999999999, \"username\": \"trinity\"}", 0},
+    {"registration", "{\"id\": 17, \"username\": 5}", 0},
+    {"registration", "{\"id\": 17, \"username\": null}", 0},
+    {"registration", "{\"id\": 17, \"id\": 18, \"username\": \"trinity\"}", 0},
+    {"registration", "{\"id\": 17, \"username\": \"tri\xFFnity\"}", 0},
+    {"registration", "{\"id\": 17, \"username\": \"tri\\u0000nity\"}", 0},
+    {"registration", "{\"id\": 17, \"username\": \"trinity\"} {}", 0},
+    {"registration", "{\"id\": 17, \"username\": \"tri\0nity\"}", 34},
+    {"admin_delete_user", "{}", 0},
+    {"admin_delete_user", "{\"id\": true}", 0},
+    {"admin_delete_user", "{\"id\": 17", 0},
+};
+
+Test(event, that_cannot_be_read_becomes_a_dead_letter_and_the_partition_goes_on)
+{
+    test_reader_open(&reader, &userd.broker, "user_service.dead_letter");
+    for (size_t i = 0; i < ARRAY_LENGTH(bad_events); i++) {
+        size_t length =
+            bad_events[i].length > 0 ? bad_events[i].length : strlen(bad_events[i].value);
+        test_broker_produce(&userd.broker, bad_events[i].topic, 1, bad_events[i].value, length);
+    }
+    test_broker_produce(
+        &userd.broker, "registration", 1, "{\"id\": 50, \"username\": \"trinity\"}", 33);
+    then_name_becomes(&userd, 50, "trinity");
+    then_database_says(&userd, "SELECT count(*) FROM \"user\"", "1");
+
+    for (size_t i = 0; i < ARRAY_LENGTH(bad_events); i++) {
+        struct test_record record;
+        cr_assert(test_reader_next(&reader, &record, TEST_TIMEOUT_MS), "%zu dead letters only", i);
+        cr_assert(strstr(record.headers, "dlq-reason=") != NULL, "no reason for: %s", record.value);
+        cr_assert(strstr(record.headers, "dlq-original-partition=1\n") != NULL, "headers: %s",
+            record.headers);
+        bool is_known = false;
+        for (size_t j = 0; j < ARRAY_LENGTH(bad_events) && !is_known; j++) {
+            size_t length =
+                bad_events[j].length > 0 ? bad_events[j].length : strlen(bad_events[j].value);
+            is_known = length == record.value_length &&
+                       memcmp(bad_events[j].value, record.value, length) == 0;
+        }
+        cr_assert(is_known, "a dead letter is not what was sent: %s", record.value);
+        test_record_cleanup(&record);
+    }
+}
+
+Test(event, far_over_the_size_limit_becomes_a_dead_letter_and_the_partition_goes_on)
+{
+    /* The embedded broker keeps 5 MiB of a partition: ten are sent in the tests with a real one. */
+    test_reader_open(&reader, &userd.broker, "user_service.dead_letter");
+    size_t length = 4 * (size_t)MIB;
+    char *value = malloc(length);
+    cr_assert(value != NULL);
+    memset(value, 'x', length);
+    memcpy(value, "{\"id\": 17, \"username\": \"", 24);
+    memcpy(value + length - 2, "\"}", 2);
+    test_broker_produce(&userd.broker, "registration", 0, value, length);
+    free(value);
+    test_broker_produce(
+        &userd.broker, "registration", 0, "{\"id\": 50, \"username\": \"trinity\"}", 33);
+    then_name_becomes(&userd, 50, "trinity");
+    struct test_record record;
+    cr_assert(test_reader_next(&reader, &record, TEST_TIMEOUT_MS), "no dead letter");
+    cr_assert(strstr(record.headers, "dlq-reason=") != NULL, "headers: %s", record.headers);
+    test_record_cleanup(&record);
+    then_database_says(&userd, "SELECT count(*) FROM \"user\" WHERE id_auth = 17", "0");
+}

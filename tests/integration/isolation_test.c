@@ -1,0 +1,252 @@
+/* The processes as they run: what each links and knows, how connections are spread over them, and
+ * how they end. */
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/file_descriptor.h"
+
+#include "tests/harness/test_userd.h"
+
+#define CONNECTIONS 8
+#define CHUNK_BYTES (1024 * 1024)
+
+static struct test_userd userd;
+static struct test_rpc clients[CONNECTIONS];
+
+static void fini(void)
+{
+    for (size_t i = 0; i < CONNECTIONS; i++)
+        test_rpc_close(&clients[i]);
+    finally_userd(&userd);
+}
+
+TestSuite(isolation, .fini = fini, .timeout = 120);
+
+static void given_service(int workers, bool has_broker)
+{
+    const struct test_userd_options options = {.workers = workers, .has_broker = has_broker};
+    given_userd(&userd, &options);
+}
+
+static void then_links_none_of(const char *program, const char *const *libraries)
+{
+    const char *const argv[] = {"/usr/bin/ldd", program, NULL};
+    char *output = NULL;
+    cr_assert_eq(test_process_run(argv, NULL, "/tmp", &output), 0, "%s", output);
+    for (size_t i = 0; libraries[i] != NULL; i++)
+        cr_assert(strstr(output, libraries[i]) == NULL, "%s links %s", program, libraries[i]);
+    free(output);
+}
+
+Test(isolation, each_program_links_only_what_its_part_needs)
+{
+    given_service(1, false);
+    then_links_none_of(TEST_USERD, (const char *const[]){"libgrpc", "libpq", "librdkafka", NULL});
+    then_links_none_of(TEST_USERD_WORKER, (const char *const[]){"librdkafka", NULL});
+    then_links_none_of(TEST_USERD_EVENTD, (const char *const[]){"libgrpc", "libpq", NULL});
+}
+
+/* Whether the memory of a process holds the text: all of its writable mappings. */
+static bool memory_holds(pid_t pid, const char *text)
+{
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+    char *maps = test_file_read(path, NULL);
+    (void)snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+    int fd CLEANUP(fd_close) = open(path, O_RDONLY | O_CLOEXEC);
+    cr_assert(fd >= 0, "cannot read %s", path);
+    char *chunk = malloc(CHUNK_BYTES);
+    cr_assert(chunk != NULL);
+    bool is_found = false;
+    char *rest = NULL;
+    for (char *line = strtok_r(maps, "\n", &rest); line != NULL;
+         line = strtok_r(NULL, "\n", &rest)) {
+        unsigned long start = 0;
+        unsigned long end = 0;
+        char rights[5];
+        /* What is shared is the scoreboard; shadow memory of a sanitizer is huge and holds nothing.
+         */
+        if (sscanf(line, "%lx-%lx %4s", &start, &end, rights) != 3 || strcmp(rights, "rw-p") != 0 ||
+            end - start > 1024UL * CHUNK_BYTES)
+            continue;
+        for (unsigned long at = start; at < end && !is_found; at += CHUNK_BYTES / 2) {
+            size_t size = end - at < CHUNK_BYTES ? end - at : CHUNK_BYTES;
+            ssize_t count = pread(fd, chunk, size, (off_t)at);
+            is_found = count > 0 && memmem(chunk, (size_t)count, text, strlen(text)) != NULL;
+        }
+    }
+    free(chunk);
+    free(maps);
+    return is_found;
+}
+
+static bool environment_holds(pid_t pid, const char *text)
+{
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/%d/environ", pid);
+    size_t length = 0;
+    char *environment = test_file_read(path, &length);
+    bool is_found = memmem(environment, length, text, strlen(text)) != NULL;
+    free(environment);
+    return is_found;
+}
+
+Test(isolation, a_worker_knows_nothing_of_kafka_and_eventd_nothing_of_the_database)
+{
+    given_service(1, true);
+    /* With something to do behind them, so that what would be passed on has been. */
+    test_broker_send(&userd.broker, "registration", "{\"id\": 17, \"username\": \"trinity\"}");
+    then_name_becomes(&userd, 17, "trinity");
+    pid_t workers[TEST_MAX_MEMBERS];
+    pid_t eventds[TEST_MAX_MEMBERS];
+    cr_assert_eq(test_process_children(userd.master.pid, "userd-worker", workers), 1, "no worker");
+    cr_assert_eq(test_process_children(userd.master.pid, "userd-eventd", eventds), 1);
+    /* The check itself must be able to find what is there. */
+    cr_assert(memory_holds(eventds[0], userd.broker.servers), "eventd does not know its broker");
+    cr_assert(memory_holds(workers[0], userd.database.name), "a worker does not know its database");
+    cr_assert(!memory_holds(workers[0], userd.broker.servers), "a worker knows the broker");
+    cr_assert(!memory_holds(eventds[0], userd.database.name), "eventd knows the database");
+    cr_assert(!environment_holds(workers[0], "KAFKA") && !environment_holds(eventds[0], "DB_URL"));
+}
+
+Test(isolation, a_childs_environment_holds_neither_url_nor_servers)
+{
+    static const struct test_userd_options options = {.skips_start = true};
+    given_userd(&userd, &options);
+    char database_url[600];
+    (void)snprintf(database_url, sizeof(database_url), "DB_URL=%s", userd.database.url);
+    const char *const environment[] = {database_url, "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9", NULL};
+    const char *const argv[] = {TEST_USERD, "run", "-c", userd.config_path, NULL};
+    test_process_start(&userd.master, argv, environment, userd.log_path);
+    userd.is_started = true;
+    pid_t workers[TEST_MAX_MEMBERS];
+    pid_t eventds[TEST_MAX_MEMBERS];
+    bool is_started =
+        TEST_WAIT_FOR(test_process_children(userd.master.pid, "userd-worker", workers) == 1 &&
+                          test_process_children(userd.master.pid, "userd-eventd", eventds) == 1,
+            TEST_TIMEOUT_MS);
+    cr_assert(is_started, "no children");
+    cr_assert(environment_holds(userd.master.pid, "DB_URL"), "the check finds nothing");
+    cr_assert(!environment_holds(workers[0], "DB_URL") && !environment_holds(workers[0], "KAFKA"));
+    cr_assert(!environment_holds(eventds[0], "DB_URL") && !environment_holds(eventds[0], "KAFKA"));
+}
+
+/* Established connections of a listener's port that a process holds, by the inodes of its sockets.
+ */
+static size_t count_connections(pid_t pid, int port)
+{
+    char *table = test_file_read("/proc/net/tcp", NULL);
+    size_t count = 0;
+    char *rest = NULL;
+    for (char *line = strtok_r(table, "\n", &rest); line != NULL;
+         line = strtok_r(NULL, "\n", &rest)) {
+        unsigned int local_port = 0;
+        unsigned int state = 0;
+        unsigned long inode = 0;
+        int fields = sscanf(line, " %*d: %*x:%x %*x:%*x %x %*x:%*x %*x:%*x %*x %*d %*d %lu",
+            &local_port, &state, &inode);
+        if (fields != 3 || local_port != (unsigned int)port || state != 1)
+            continue;
+        char command[128];
+        (void)snprintf(command, sizeof(command),
+            "ls -l /proc/%d/fd 2>/dev/null | grep -q 'socket:\\[%lu\\]'", pid, inode);
+        const char *const argv[] = {"/bin/sh", "-c", command, NULL};
+        char *output = NULL;
+        count += test_process_run(argv, NULL, "/tmp", &output) == 0 ? 1 : 0;
+        free(output);
+    }
+    free(table);
+    return count;
+}
+
+static void when_clients_connect(size_t first, size_t count)
+{
+    for (size_t i = first; i < first + count; i++) {
+        struct test_reply reply;
+        test_rpc_open(&clients[i], userd.post_address, false);
+        test_rpc_call(&clients[i], METHOD_GET_BY_ID, "\x08\x11", 2, &reply);
+        cr_assert_eq(
+            reply.status, GRPC_STATUS_NOT_FOUND, "%d %s", (int)reply.status, reply.message);
+        test_reply_cleanup(&reply);
+    }
+}
+
+Test(isolation, connections_are_spread_evenly_over_the_workers)
+{
+    given_service(2, false);
+    pid_t workers[TEST_MAX_MEMBERS];
+    cr_assert_eq(test_process_children(userd.master.pid, "userd-worker", workers), 2);
+    when_clients_connect(0, 3);
+    size_t left = count_connections(workers[0], userd.post_port);
+    size_t right = count_connections(workers[1], userd.post_port);
+    cr_assert(left + right == 3 && (left == 1 || left == 2), "%zu and %zu", left, right);
+    when_clients_connect(3, CONNECTIONS - 3);
+    left = count_connections(workers[0], userd.post_port);
+    right = count_connections(workers[1], userd.post_port);
+    cr_assert(left == CONNECTIONS / 2 && right == CONNECTIONS / 2, "%zu and %zu", left, right);
+    cr_assert_eq(count_connections(userd.master.pid, userd.post_port), 0,
+        "the master keeps a client's connection");
+}
+
+Test(isolation, a_stop_lets_an_open_call_finish_and_takes_no_new_one)
+{
+    given_service(2, false);
+    given_user(&userd, 17, "trinity");
+    PGconn *locker = test_database_lock_users(&userd.database);
+    struct test_call *call =
+        test_rpc_start(&userd.gateway, METHOD_GET_USER, "\x08\x11", 2, TEST_TIMEOUT_MS);
+    test_database_wait_for_waiter(&userd.database);
+    cr_assert_eq(kill(userd.master.pid, SIGTERM), 0);
+    then_log_says(&userd, "drain");
+    cr_assert(test_process_is_running(&userd.master), "ended with a call open");
+    PQfinish(locker);
+    struct test_reply reply;
+    test_rpc_finish(call, &reply);
+    cr_assert_eq(reply.status, GRPC_STATUS_OK, "%d %s", (int)reply.status, reply.message);
+    test_reply_cleanup(&reply);
+    cr_assert_eq(test_process_wait(&userd.master, TEST_TIMEOUT_MS), 0);
+}
+
+Test(isolation, a_stop_while_the_children_start_is_clean)
+{
+    static const struct test_userd_options options = {.workers = 2, .skips_start = true};
+    given_userd(&userd, &options);
+    /* At other moments of the start each time. */
+    for (int pause_ms = 0; pause_ms < 100; pause_ms += 10) {
+        when_userd_starts(&userd);
+        test_pause_ms(pause_ms);
+        when_userd_stops(&userd);
+    }
+    char *log = test_file_read(userd.log_path, NULL);
+    bool is_killed = strstr(log, "killed by signal") != NULL;
+    free(log);
+    cr_assert(!is_killed, "a child crashed");
+}
+
+Test(isolation, a_second_signal_ends_at_once)
+{
+    given_service(1, false);
+    given_user(&userd, 17, "trinity");
+    PGconn *locker = test_database_lock_users(&userd.database);
+    struct test_call *call =
+        test_rpc_start(&userd.gateway, METHOD_GET_USER, "\x08\x11", 2, TEST_TIMEOUT_MS);
+    cr_assert_eq(kill(userd.master.pid, SIGTERM), 0);
+    then_log_says(&userd, "drain");
+    cr_assert_eq(kill(userd.master.pid, SIGTERM), 0);
+    int64_t start_ms = test_now_ms();
+    int status = test_process_wait(&userd.master, TEST_TIMEOUT_MS);
+    cr_assert(status >= 0 && test_now_ms() - start_ms < 5000, "ended with %d after %lld ms", status,
+        (long long)(test_now_ms() - start_ms));
+    PQfinish(locker);
+    struct test_reply reply;
+    test_rpc_finish(call, &reply);
+    test_reply_cleanup(&reply);
+    test_rpc_close(&userd.gateway);
+    test_rpc_close(&userd.post);
+    userd.is_started = false;
+}

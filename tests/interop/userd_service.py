@@ -1,0 +1,166 @@
+"""userd as the platform would run it, for tests that are its peers: a database of the test's own, a broker (the embedded one, or
+the real Apache Kafka whose handle file USERD_TEST_KAFKA names), free ports, a throw-away directory."""
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import grpc
+
+TIMEOUT_S = 60
+SOURCE = pathlib.Path(os.environ["USERD_TEST_SOURCE_DIR"])
+BINARY = pathlib.Path(os.environ["USERD_TEST_BINARY_DIR"])
+STATUS_SKIPPED = 77
+
+
+def wait_for(condition, what, timeout_s=TIMEOUT_S):
+    """Evaluates condition() until it is true; its value. Fails with `what` when the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not in time: {what}")
+        time.sleep(0.02)
+
+
+def read_handle(path):
+    """The key=value lines of a handle file of tests/tools/."""
+    lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def skip_without_kafka():
+    """Ends the program as skipped when it is to run against a real Kafka that could not be had."""
+    handle = os.environ.get("USERD_TEST_KAFKA")
+    if handle and not os.path.exists(handle):
+        print("left out: real Apache Kafka: it was not started, see the test kafka_start")
+        sys.exit(STATUS_SKIPPED)
+
+
+def generate_clients(directory):
+    """Python messages of our .proto files, as the Gateway and the Post Service generate them; puts them into sys.path."""
+    protos = ["user/user.proto", "user_post/user_post.proto"]
+    subprocess.run(["protoc", "--proto_path=proto", f"--python_out={directory}", *protos], cwd=SOURCE, check=True)
+    sys.path.insert(0, str(directory))
+
+
+class Service:
+    """One running userd with what it stands on. A context manager."""
+
+    def __init__(self, workers=2, settings=""):
+        self.workers = workers
+        self.settings = settings
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="userd-interop."))
+        self.database = f"interop_{os.getpid()}_{time.monotonic_ns()}"
+        self.broker = None
+        self.master = None
+        self.servers = self.database_url = self.gateway = self.post = None
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def sql(self, text, is_admin=False):
+        """Runs SQL through psql; the output, unaligned, without headings."""
+        handle = read_handle(os.environ["USERD_TEST_POSTGRES"])
+        url = handle["admin_url"] + "postgres" if is_admin else handle["url"] + self.database
+        command = ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set", "ON_ERROR_STOP=1",
+                   "--command", text, url]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=TIMEOUT_S).stdout.decode().strip()
+
+    def start(self):
+        """Everything, up to SERVING."""
+        self.sql(f"CREATE DATABASE {self.database} OWNER userd", is_admin=True)
+        self.database_url = read_handle(os.environ["USERD_TEST_POSTGRES"])["url"] + self.database
+        self.start_broker()
+        self.write_config()
+        self.run("migrate", "up")
+        self.start_userd()
+
+    def start_broker(self):
+        """The embedded one, unless a real one is named."""
+        if "USERD_TEST_KAFKA" in os.environ:
+            self.servers = read_handle(os.environ["USERD_TEST_KAFKA"])["bootstrap.servers"]
+            return
+        self.broker = subprocess.Popen([BINARY / "tests/embedded_broker"], stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, text=True)
+        line = self.broker.stdout.readline()
+        assert line.startswith("bootstrap.servers="), line
+        self.servers = line.strip().partition("=")[2]
+
+    def write_config(self):
+        """userd.conf: ports are chosen by the system."""
+        (self.directory / "userd.conf").write_text(f"""
+            workers = {self.workers};
+            run_dir = "{self.directory}/run";
+            listeners = (
+              {{ name = "gateway"; address = "127.0.0.1:0"; services = [ "user.User" ]; }},
+              {{ name = "post"; address = "127.0.0.1:0"; services = [ "user_post.UserPost" ]; }}
+            );
+            database = {{ url = "{self.database_url}"; }};
+            kafka = {{ bootstrap_servers = "{self.servers}"; session_timeout_ms = 6000; }};
+            log = {{ level = "debug"; }};
+            {self.settings}
+        """, encoding="utf-8")
+
+    def environment(self):
+        """Ours, without what would win over the file."""
+        return {name: value for name, value in os.environ.items() if name not in ("DB_URL", "KAFKA_BOOTSTRAP_SERVERS")}
+
+    def run(self, *arguments):
+        """`userd ARGUMENT...`, which must work."""
+        subprocess.run([BINARY / "master/userd", *arguments, "-c", self.directory / "userd.conf"], check=True,
+                       env=self.environment(), timeout=TIMEOUT_S)
+
+    def start_userd(self):
+        """`userd run`: its log goes to our standard error, where CTest looks for sanitizers' reports."""
+        self.master = subprocess.Popen([BINARY / "master/userd", "run", "-c", self.directory / "userd.conf"],
+                                       stdin=subprocess.DEVNULL, env=self.environment())
+        listeners = self.directory / "run/listeners"
+        wait_for(lambda: listeners.exists() or self.master.poll() is not None, "listening")
+        addresses = dict(line.split(" ", 1) for line in listeners.read_text(encoding="utf-8").splitlines())
+        self.gateway, self.post = addresses["gateway"], addresses["post"]
+        wait_for(self.is_serving, "SERVING")
+
+    def is_serving(self):
+        """What health says on the Gateway's port."""
+        with grpc.insecure_channel(self.gateway) as channel:
+            try:
+                return channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=2) == b"\x08\x01"
+            except grpc.RpcError:
+                return False
+
+    def stop(self):
+        """In order; a userd that does not end cleanly is a failure."""
+        status = 0
+        if self.master is not None:
+            status = self.end(self.master)
+        if self.broker is not None:
+            self.end(self.broker)
+            self.broker.stdout.close()
+        self.sql(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)", is_admin=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        assert status == 0, f"userd ended with {status}"
+
+    @staticmethod
+    def end(process):
+        """SIGTERM, and SIGKILL when that does not help in time; the exit status."""
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait(TIMEOUT_S)
