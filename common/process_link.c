@@ -20,16 +20,36 @@
     30000 /* when someone signals the child itself: the master's word is not known */
 #define PROCESS_NAME_SIZE 32
 
+static void start_drain(struct process_link *link)
+{
+    atomic_store_explicit(&link->slot->state, PROCESS_DRAINING, memory_order_relaxed);
+    if (link->handlers->on_drain != NULL)
+        link->handlers->on_drain(link, link->drain_timeout_ms, link->userdata);
+    else
+        process_link_exit(link, EX_OK);
+}
+
+static int on_early_drain(sd_event_source *source, void *userdata)
+{
+    (void)source;
+    start_drain(userdata);
+    return 0;
+}
+
 static void drain(struct process_link *link, unsigned int timeout_ms)
 {
     if (link->is_draining)
         return;
     link->is_draining = true;
-    atomic_store_explicit(&link->slot->state, PROCESS_DRAINING, memory_order_relaxed);
-    if (link->handlers->on_drain != NULL)
-        link->handlers->on_drain(link, timeout_ms, link->userdata);
-    else
-        process_link_exit(link, EX_OK);
+    link->drain_timeout_ms = timeout_ms;
+    if (link->is_running) {
+        start_drain(link);
+        return;
+    }
+    /* The handler needs a whole process: process_link_run() will meet this source first. */
+    if (sd_event_add_defer(link->event, &link->early_drain, on_early_drain, link) < 0 ||
+        sd_event_source_set_enabled(link->early_drain, SD_EVENT_OFF) < 0)
+        process_link_exit(link, EX_OSERR);
 }
 
 static int on_start(struct process_link *link, const Userd__Ipc__Start *start)
@@ -197,6 +217,9 @@ int process_link_ready(struct process_link *link)
 
 int process_link_run(struct process_link *link)
 {
+    link->is_running = true;
+    if (link->early_drain != NULL)
+        (void)sd_event_source_set_enabled(link->early_drain, SD_EVENT_ONESHOT);
     int status = sd_event_loop(link->event);
     if (status < 0)
         log_error("event loop failed error=\"%s\"", strerror(-status));
@@ -210,6 +233,7 @@ void process_link_exit(struct process_link *link, int status)
 
 void process_link_close(struct process_link *link)
 {
+    link->early_drain = sd_event_source_disable_unref(link->early_drain);
     link->control = ipc_channel_free(link->control);
     fd_close(&link->outbox_wake_fd);
     settings_cleanup(&link->settings);

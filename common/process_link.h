@@ -44,7 +44,10 @@ struct process_link {
     struct ipc_channel *control; /* owned */
     const struct process_link_handlers *handlers;
     void *userdata;
+    sd_event_source *early_drain; /* owned: a drain that came before process_link_run() */
+    unsigned int drain_timeout_ms;
     bool is_draining;
+    bool is_running;
 };
 
 /* Reads the Start frame (deadline 10 s), fills in everything above. Negative errno, logged, when
