@@ -23,4 +23,15 @@
 #define CONTAINER_OF(pointer, type, member) \
     ((type *)(void *)((char *)(void *)(pointer)-offsetof(type, member)))
 
+/* For interfaces that only read what they take, and say so in words but not in const: protobuf-c's
+ * members, librdkafka's keys and values. */
+static inline void *borrow_const(const void *pointer)
+{
+    union {
+        const void *read_only;
+        void *plain;
+    } alias = {.read_only = pointer};
+    return alias.plain;
+}
+
 #endif

@@ -13,24 +13,14 @@ struct packed_start {
     Userd__Ipc__Listener *listener_pointers[SETTINGS_MAX_LISTENERS];
 };
 
-/* The message's strings are not const, though packing only reads them. */
-static char *borrow(const char *text)
-{
-    union {
-        const char *read_only;
-        char *plain;
-    } alias = {.read_only = text};
-    return alias.plain;
-}
-
 static void pack_value(
     const struct settings *settings, const struct setting_row *row, Userd__Ipc__SettingValue *value)
 {
     userd__ipc__setting_value__init(value);
-    value->name = borrow(row->name);
+    value->name = borrow_const(row->name);
     if (row->type == SETTING_STRING) {
         value->value_case = USERD__IPC__SETTING_VALUE__VALUE_TEXT;
-        value->text = borrow(settings_text(settings, row));
+        value->text = borrow_const(settings_text(settings, row));
     } else {
         value->value_case = USERD__IPC__SETTING_VALUE__VALUE_INTEGER;
         value->integer = *settings_integer_const(settings, row);

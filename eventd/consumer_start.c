@@ -49,7 +49,7 @@ int consumer_start_send_request(struct worker_peer *peer, Userd__Ipc__Frame *fra
 {
     size_t count = (size_t)partitions->cnt;
     Userd__Ipc__TopicPartition *asked = calloc(count + 1, sizeof(*asked));
-    Userd__Ipc__TopicPartition **pointers = calloc(count + 1, sizeof(*pointers));
+    Userd__Ipc__TopicPartition **pointers = calloc(count + 1, sizeof(Userd__Ipc__TopicPartition *));
     int result = -ENOMEM;
     if (asked != NULL && pointers != NULL) {
         for (size_t i = 0; i < count; i++) {

@@ -60,8 +60,8 @@ static int allocate(const struct deliver_batch *batch, struct batch_memory *ret_
         rd_kafka_headers_t *unused = NULL;
         headers += count_headers(batch->records[i].message, &unused);
     }
-    ret_memory->records = calloc(batch->count, sizeof(*ret_memory->records));
-    ret_memory->pointers = calloc(batch->count, sizeof(struct Userd__Ipc__Record *));
+    ret_memory->records = calloc(batch->count + 1, sizeof(*ret_memory->records));
+    ret_memory->pointers = calloc(batch->count + 1, sizeof(struct Userd__Ipc__Record *));
     ret_memory->headers = calloc(headers + 1, sizeof(*ret_memory->headers));
     ret_memory->header_pointers = calloc(headers + 1, sizeof(struct Userd__Ipc__Header *));
     if (ret_memory->records == NULL || ret_memory->pointers == NULL ||
@@ -91,9 +91,9 @@ static size_t fill_headers(
         Userd__Ipc__Header *header = &memory->headers[first + filled];
         userd__ipc__header__init(header);
         /* The frame only reads them. */
-        header->name = (char *)(uintptr_t)name;
+        header->name = borrow_const(name);
         header->is_null = value == NULL;
-        header->value.data = (uint8_t *)(uintptr_t)value;
+        header->value.data = borrow_const(value);
         header->value.len = value == NULL ? 0 : length;
         memory->header_pointers[first + filled] = header;
         filled++;
@@ -116,7 +116,7 @@ static void fill_record(const struct deliver_batch *batch, const rd_kafka_messag
     record->value.data = message->payload;
     record->value.len = message->len;
     if (batch->refusal != NULL)
-        record->refusal = (char *)(uintptr_t)batch->refusal;
+        record->refusal = borrow_const(batch->refusal);
     else if (message->len > batch->event_bytes_max)
         record->refusal = memory->too_large;
     if (message->len > VALUE_MAX_BYTES) {

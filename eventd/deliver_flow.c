@@ -134,7 +134,7 @@ static void send_batch(struct deliver_flow *flow, struct partition *partition, s
     userd__ipc__deliver_batch__init(&header);
     header.id = ++flow->last_batch_id;
     header.kind = partition->kind;
-    header.cluster = (char *)(uintptr_t)consumer_group_cluster(flow->group);
+    header.cluster = borrow_const(consumer_group_cluster(flow->group));
     header.topic = partition->topic;
     header.partition = partition->number;
     header.position = window->position;

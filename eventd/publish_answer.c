@@ -69,7 +69,7 @@ bool publish_answers_add(struct publish_answers *answers, uint64_t peer_serial, 
     failure->id = id;
     failure->is_permanent = publish_answer_is_permanent(error);
     /* Static text; the frame only reads it. */
-    failure->reason = (char *)(uintptr_t)rd_kafka_err2name(error);
+    failure->reason = borrow_const(rd_kafka_err2name(error));
     answer->failure_pointers[answer->failure_count++] = failure;
     return true;
 }

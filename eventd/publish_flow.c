@@ -94,29 +94,27 @@ static void on_delivery_reports(struct publish_flow *flow, rd_kafka_event_t *eve
     }
 }
 
+static void on_error_event(struct publish_flow *flow, rd_kafka_event_t *event)
+{
+    const char *reason = rd_kafka_err2name(rd_kafka_event_error(event));
+    if (rd_kafka_event_error_is_fatal(event) == 0) {
+        log_debug("kafka producer error reason=%s", reason);
+        return;
+    }
+    log_error("kafka producer is fatal reason=%s: replacing it", reason);
+    (void)sd_event_source_set_enabled(flow->recovery, SD_EVENT_ONESHOT);
+}
+
 static void on_event(rd_kafka_event_t *event, void *userdata)
 {
     struct publish_flow *flow = userdata;
-    switch (rd_kafka_event_type(event)) {
-    case RD_KAFKA_EVENT_DR:
+    rd_kafka_event_type_t type = rd_kafka_event_type(event);
+    if (type == RD_KAFKA_EVENT_DR)
         on_delivery_reports(flow, event);
-        break;
-    case RD_KAFKA_EVENT_LOG:
+    else if (type == RD_KAFKA_EVENT_LOG)
         kafka_client_log(event);
-        break;
-    case RD_KAFKA_EVENT_ERROR:
-        if (rd_kafka_event_error_is_fatal(event) != 0) {
-            log_error("kafka producer is fatal reason=%s: replacing it",
-                rd_kafka_err2name(rd_kafka_event_error(event)));
-            (void)sd_event_source_set_enabled(flow->recovery, SD_EVENT_ONESHOT);
-        } else {
-            log_debug(
-                "kafka producer error reason=%s", rd_kafka_err2name(rd_kafka_event_error(event)));
-        }
-        break;
-    default:
-        break;
-    }
+    else if (type == RD_KAFKA_EVENT_ERROR)
+        on_error_event(flow, event);
 }
 
 static int open_producer(struct publish_flow *flow)
@@ -205,9 +203,8 @@ static rd_kafka_resp_err_t produce(struct publish_flow *flow, const char *topic,
         value = row->value.data == NULL ? (const void *)"" : row->value.data;
     size_t value_length = value == NULL ? 0 : row->value.len;
     rd_kafka_resp_err_t error = rd_kafka_producev(flow->producer, RD_KAFKA_V_TOPIC(topic),
-        RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-        RD_KAFKA_V_KEY((void *)(uintptr_t)key, key_length),
-        RD_KAFKA_V_VALUE((void *)(uintptr_t)value, value_length), RD_KAFKA_V_HEADERS(headers),
+        RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(borrow_const(key), key_length),
+        RD_KAFKA_V_VALUE(borrow_const(value), value_length), RD_KAFKA_V_HEADERS(headers),
         RD_KAFKA_V_OPAQUE(published), RD_KAFKA_V_END);
     if (error != RD_KAFKA_RESP_ERR_NO_ERROR)
         rd_kafka_headers_destroy(headers);

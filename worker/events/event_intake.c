@@ -345,7 +345,7 @@ static void on_positions(struct position_question *question, bool is_available,
     if (is_available && values != NULL && pointers != NULL) {
         for (size_t i = 0; i < position_count; i++) {
             userd__ipc__position__init(&values[i]);
-            values[i].topic = (char *)(uintptr_t)positions[i].topic;
+            values[i].topic = borrow_const(positions[i].topic);
             values[i].partition = positions[i].partition;
             values[i].next_offset = positions[i].next_offset;
             pointers[i] = &values[i];
@@ -354,7 +354,7 @@ static void on_positions(struct position_question *question, bool is_available,
         result.n_positions = position_count;
         result.positions = pointers;
         result.n_other_clusters = other_cluster_count;
-        result.other_clusters = (char **)(uintptr_t)other_clusters;
+        result.other_clusters = borrow_const(other_clusters);
     }
     send_positions(asked, &result);
     free(values);

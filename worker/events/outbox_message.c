@@ -28,7 +28,7 @@ static int add_header(
     header->name = taken_name;
     header->is_null = value == NULL;
     message->headers[message->n_headers++] = header;
-    if (length == 0)
+    if (value == NULL || length == 0)
         return 0;
     header->value.data = malloc(length);
     if (header->value.data == NULL)

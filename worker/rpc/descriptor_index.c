@@ -136,6 +136,8 @@ int descriptor_index_new(struct descriptor_index **ret_index)
         index->file_count++;
         add_file(index, i);
     }
+    if (index->symbols == NULL)
+        return -EPROTO; /* every file of ours declares something */
     qsort(index->symbols, index->symbol_count, sizeof(*index->symbols), compare_symbols);
     *ret_index = TAKE_PTR(index);
     return 0;

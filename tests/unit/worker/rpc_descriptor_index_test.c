@@ -18,7 +18,7 @@ Test(descriptor_index, finds_files_by_name)
     cr_assert_geq(descriptor_index_find_file(index, "user/user.proto"), 0);
     cr_assert_geq(descriptor_index_find_file(index, "grpc/health/v1/health.proto"), 0);
     cr_assert_eq(descriptor_index_find_file(index, "user.proto"), -1);
-    index = descriptor_index_free(index);
+    (void)descriptor_index_free(index);
 }
 
 Test(descriptor_index, finds_every_kind_of_symbol)
@@ -37,7 +37,7 @@ Test(descriptor_index, finds_every_kind_of_symbol)
     cr_assert_eq(descriptor_index_find_symbol(index, "user"), -1);
     cr_assert_eq(descriptor_index_find_symbol(index, ".user.User"), -1);
     cr_assert_eq(descriptor_index_find_symbol(index, ""), -1);
-    index = descriptor_index_free(index);
+    (void)descriptor_index_free(index);
 }
 
 Test(descriptor_index, knows_messages_from_the_rest)
@@ -46,7 +46,7 @@ Test(descriptor_index, knows_messages_from_the_rest)
     cr_assert(descriptor_index_has_message(index, "user.Empty"));
     cr_assert(!descriptor_index_has_message(index, "user.User"));
     cr_assert(!descriptor_index_has_message(index, "user.Nothing"));
-    index = descriptor_index_free(index);
+    (void)descriptor_index_free(index);
 }
 
 Test(descriptor_index, hands_out_the_file_itself_first)
@@ -58,5 +58,5 @@ Test(descriptor_index, hands_out_the_file_itself_first)
     cr_assert_eq(descriptor_index_collect(index, (size_t)file, files), 1, "it imports nothing");
     cr_assert_eq(memcmp(files[0].data, "\x0a\x0fuser/user.proto", 17), 0);
     free(files);
-    index = descriptor_index_free(index);
+    (void)descriptor_index_free(index);
 }

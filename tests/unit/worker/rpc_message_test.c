@@ -110,22 +110,22 @@ Test(rpc_message, inflates_gzip_and_deflate)
 
 Test(rpc_message, inflates_up_to_the_limit_and_not_a_byte_more)
 {
-    uint8_t bytes[1024];
+    uint8_t packed[1024];
     for (size_t extra = 0; extra <= 1; extra++) {
         size_t total = LIMIT_BYTES + extra;
-        uint8_t *message = calloc(1, total);
-        cr_assert_not_null(message);
-        message[0] = 0x7a; /* field 15, unknown: length-prefixed */
-        message[1] = (uint8_t)(((total - 3) & 0x7f) | 0x80);
-        message[2] = (uint8_t)((total - 3) >> 7);
-        size_t length = compress_bytes(message, total, bytes, sizeof(bytes), 31);
+        uint8_t *plain = calloc(1, total);
+        cr_assert_not_null(plain);
+        plain[0] = 0x7a; /* field 15, unknown: length-prefixed */
+        plain[1] = (uint8_t)(((total - 3) & 0x7f) | 0x80);
+        plain[2] = (uint8_t)((total - 3) >> 7);
+        size_t length = compress_bytes(plain, total, packed, sizeof(packed), 31);
         struct decoded decoded;
-        decode(&decoded, &user__user_get_request__descriptor, bytes, length, GRPC_COMPRESS_GZIP);
+        decode(&decoded, &user__user_get_request__descriptor, packed, length, GRPC_COMPRESS_GZIP);
         cr_assert_eq(decoded.message != NULL, extra == 0);
         if (extra == 1)
             cr_assert_eq(decoded.refusal.status, GRPC_STATUS_RESOURCE_EXHAUSTED);
         rpc_arena_reset(&decoded.arena);
-        free(message);
+        free(plain);
     }
 }
 
