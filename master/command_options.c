@@ -8,10 +8,19 @@
 #include "common/settings_file.h"
 #include "master/listener_address.h"
 
+#define REASON_SIZE 128
+
 int command_options_refuse(const char *usage, const char *reason)
 {
     (void)fprintf(stderr, "userd: %s\nusage: userd %s\n", reason, usage);
     return EX_USAGE;
+}
+
+static int refuse_option(const char *usage, const char *what, const char *word)
+{
+    char reason[REASON_SIZE];
+    (void)snprintf(reason, sizeof(reason), "option %s %s", word, what);
+    return command_options_refuse(usage, reason);
 }
 
 int command_options_parse(
@@ -35,9 +44,9 @@ int command_options_parse(
             options.has_migrate = true;
             break;
         case ':':
-            return command_options_refuse(usage, "an option lacks its value");
+            return refuse_option(usage, "lacks its value", argv[optind - 1]);
         default:
-            return command_options_refuse(usage, "an option is not known");
+            return refuse_option(usage, "is not known", argv[optind - 1]);
         }
     }
     options.words = argv + optind;
