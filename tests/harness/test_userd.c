@@ -274,9 +274,10 @@ void then_name_becomes(struct test_userd *userd, int32_t auth_id, const char *ex
 void when_renamed(
     struct test_userd *userd, int32_t auth_id, const char *username, struct test_reply *ret_reply)
 {
-    User__UserUpdateRequest request = USER__USER_UPDATE_REQUEST__INIT;
+    User__UserUpdateRequest request;
+    user__user_update_request__init(&request);
     request.id = auth_id;
-    request.username = (char *)(uintptr_t)username;
+    request.username = borrow_const(username);
     test_rpc_call_message(&userd->gateway, METHOD_USER_UPDATE, &request.base, ret_reply);
 }
 
@@ -289,8 +290,9 @@ void when_deleted(struct test_userd *userd, int32_t auth_id, struct test_reply *
 
 void when_asked_for_id(struct test_userd *userd, const char *username, struct test_reply *ret_reply)
 {
-    UserPost__GetByUsernameRequest request = USER_POST__GET_BY_USERNAME_REQUEST__INIT;
-    request.username = (char *)(uintptr_t)username;
+    UserPost__GetByUsernameRequest request;
+    user_post__get_by_username_request__init(&request);
+    request.username = borrow_const(username);
     test_rpc_call_message(&userd->post, METHOD_GET_BY_USERNAME, &request.base, ret_reply);
 }
 

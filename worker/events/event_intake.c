@@ -91,6 +91,7 @@ static void count_piece(struct intake_batch *batch)
     batch->result.dead_letters += (uint32_t)request->dead_letter_count;
     scoreboard_add(&slot->events_applied, request->ret_effects);
     scoreboard_add(&slot->events_no_op, no_op);
+    scoreboard_add(&slot->events_tombstoned, request->ret_tombstoned);
     scoreboard_add(&slot->events_without_claim, request->ret_without_claim);
     scoreboard_add(&slot->events_dead_lettered, request->dead_letter_count);
     if (request->ret_without_claim > 0)
