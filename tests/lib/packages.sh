@@ -20,6 +20,7 @@ libjansson-dev           | /usr/include/jansson.h                          | bui
 libunistring-dev         | /usr/include/uninorm.h                          | build
 zlib1g-dev               | /usr/include/zlib.h                             | build
 libcriterion-dev         | /usr/include/criterion/criterion.h              | build
+libnghttp2-dev           | /usr/include/nghttp2/nghttp2.h                  | build
 python3                  | /usr/bin/python3                                | build
 postgresql-15            | /usr/lib/postgresql/15/bin/initdb               | run
 postgresql-client-15     | /usr/lib/postgresql/15/bin/psql                 | run
