@@ -22,6 +22,10 @@
 /* uint32_t grpc_call_test_only_get_message_flags(grpc_call *) */
 #define SYMBOL_MESSAGE_FLAGS "_Z37grpc_call_test_only_get_message_flagsP9grpc_call"
 #define FLAG_COMPRESSED      UINT32_C(0x80000000) /* GRPC_WRITE_INTERNAL_COMPRESS */
+/* grpc_call_error grpc_core::FilterStackCall::StartBatch(const grpc_op *, size_t, void *, bool):
+ * what every call of a server is; grpc_call_start_batch() is this with an execution context around
+ * it. */
+#define SYMBOL_START_BATCH "_ZN9grpc_core15FilterStackCall10StartBatchEPK7grpc_opmPvb"
 /* void absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle), in Debian's inline namespace */
 #define SYMBOL_DEADLOCK_MODE \
     "_ZN4absl7debian329SetMutexDeadlockDetectionModeENS0_15OnDeadlockCycleE"
@@ -39,6 +43,7 @@
 #define PREFACE            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #define PROBE_PATH         "/userd.Probe/Run"
 #define FRAME_HEADER_BYTES 9
+#define FRAME_HEADERS      1
 #define FRAME_SETTINGS     4
 #define FRAME_GOAWAY       7
 
@@ -88,19 +93,19 @@ void core_bridge_accept(const struct core_acceptor *acceptor, int fd)
     vtable[ACCEPTOR_HANDLE](acceptor->handler, -1, fd, NULL);
 }
 
-/* ---- GOAWAY ---- */
+/* ---- an execution context of our own ---- */
 
 /* What runs with the C core's execution context on the thread; calling into it without one crashes.
  */
-struct goaway_request {
-    void (*send_goaways)(void *server);
-    grpc_server *server;
+struct run_request {
+    void (*function)(void *state);
+    void *state;
 };
 
-static void send_goaways(void *state)
+static void run_request(void *request_pointer)
 {
-    const struct goaway_request *request = state;
-    request->send_goaways(request->server);
+    const struct run_request *request = request_pointer;
+    request->function(request->state);
 }
 
 /* NOLINTNEXTLINE(readability-function-size): the parameters are the C core's */
@@ -121,22 +126,58 @@ static int refuse_metadata(void *state, grpc_auth_metadata_context context,
 }
 
 /* A public way to an execution context: credentials whose plugin is destroyed at their release run
- * our function there. */
-bool core_bridge_send_goaways(const struct core_bridge *bridge, grpc_server *server)
+ * our function there; the context is flushed when the release returns. */
+static void run_in_context(void (*function)(void *state), void *state)
 {
-    if (!bridge->has_goaway)
-        return false;
-    struct goaway_request request = {.send_goaways = bridge->send_goaways, .server = server};
+    struct run_request request = {.function = function, .state = state};
     grpc_metadata_credentials_plugin plugin = {
         .get_metadata = refuse_metadata,
-        .destroy = send_goaways,
+        .destroy = run_request,
         .state = &request,
         .type = "userd",
     };
     grpc_call_credentials *credentials =
         grpc_metadata_credentials_create_from_plugin(plugin, GRPC_SECURITY_NONE, NULL);
     grpc_call_credentials_release(credentials);
+}
+
+/* ---- GOAWAY ---- */
+
+struct goaway_request {
+    void (*send_goaways)(void *server);
+    grpc_server *server;
+};
+
+static void send_goaways(void *state)
+{
+    const struct goaway_request *request = state;
+    request->send_goaways(request->server);
+}
+
+bool core_bridge_send_goaways(const struct core_bridge *bridge, grpc_server *server)
+{
+    if (!bridge->has_goaway)
+        return false;
+    struct goaway_request request = {.send_goaways = bridge->send_goaways, .server = server};
+    run_in_context(send_goaways, &request);
     return true;
+}
+
+/* ---- bursts ---- */
+
+bool core_bridge_run_burst(
+    const struct core_bridge *bridge, void (*function)(void *state), void *state)
+{
+    if (!bridge->has_burst)
+        return false;
+    run_in_context(function, state);
+    return true;
+}
+
+grpc_call_error core_bridge_start_batch(const struct core_bridge *bridge, grpc_call *call,
+    const grpc_op *operations, size_t operation_count, void *tag)
+{
+    return bridge->start_batch(call, operations, operation_count, tag, false);
 }
 
 /* ---- flags of messages ---- */
@@ -149,6 +190,7 @@ bool core_bridge_is_compressed(const struct core_bridge *bridge, grpc_call *call
 /* ---- the self-test: a server of its own with one connection over a socket pair ---- */
 
 struct self_test {
+    const struct core_bridge *bridge;
     grpc_completion_queue *queue;
     grpc_server *server;
     int client_fd;
@@ -158,6 +200,7 @@ struct self_test {
     gpr_timespec deadline;
     grpc_metadata_array metadata;
     grpc_byte_buffer *payload;
+    bool has_started; /* the answer of the probe's call; also its tag */
 };
 
 /* Lets the C core work for a moment; true when `tag` came back. */
@@ -222,8 +265,7 @@ static bool test_greeting(const struct self_test *test)
 
 /* Sends a call with one message that says it is compressed, without saying how (the headers are
  * literal fields with new names: RFC 7541, section 6.2.2), and looks for the flag. */
-static bool test_message_flags(
-    const struct core_bridge *bridge, struct self_test *test, void *method)
+static bool test_message_flags(struct self_test *test, void *method)
 {
     static const char request[] =
         "\0\0\156\1\4\0\0\0\1" /* HEADERS of 110 bytes, END_HEADERS, stream 1 */
@@ -240,7 +282,27 @@ static bool test_message_flags(
         !send_bytes(test, request, sizeof(request) - 1) || !wait_for_tag(test, &test->call))
         return false;
     return test->call != NULL && test->payload != NULL &&
-           core_bridge_is_compressed(bridge, test->call);
+           core_bridge_is_compressed(test->bridge, test->call);
+}
+
+/* Answers the probe's call within a burst: the answer arrives, and its tag comes back. */
+static void answer_probe(void *test_pointer)
+{
+    struct self_test *test = test_pointer;
+    grpc_op operations[2];
+    memset(operations, 0, sizeof(operations));
+    operations[0].op = GRPC_OP_SEND_INITIAL_METADATA;
+    operations[1].op = GRPC_OP_SEND_STATUS_FROM_SERVER;
+    operations[1].data.send_status_from_server.status = GRPC_STATUS_UNIMPLEMENTED;
+    test->has_started = core_bridge_start_batch(test->bridge, test->call, operations,
+                            ARRAY_LENGTH(operations), &test->has_started) == GRPC_CALL_OK;
+}
+
+static bool test_burst(struct self_test *test)
+{
+    return test->call != NULL && core_bridge_run_burst(test->bridge, answer_probe, test) &&
+           test->has_started && wait_for_tag(test, &test->has_started) &&
+           wait_for_frame(test, FRAME_HEADERS);
 }
 
 static void self_test_cleanup(struct self_test *test)
@@ -274,6 +336,7 @@ static void run_self_test(struct core_bridge *bridge, int client_fd, int server_
     };
     const grpc_channel_args all = {.num_args = ARRAY_LENGTH(arguments), .args = arguments};
     struct self_test test = {
+        .bridge = bridge,
         .queue = grpc_completion_queue_create_for_next(NULL),
         .server = grpc_server_create(&all, NULL),
         .client_fd = client_fd,
@@ -293,8 +356,8 @@ static void run_self_test(struct core_bridge *bridge, int client_fd, int server_
 
     bool has_greeting = test_greeting(&test);
     bridge->has_acceptor = is_open && has_greeting;
-    bridge->has_message_flags =
-        has_greeting && method != NULL && test_message_flags(bridge, &test, method);
+    bridge->has_message_flags = has_greeting && method != NULL && test_message_flags(&test, method);
+    bridge->has_burst = has_greeting && test_burst(&test);
     bridge->has_goaway = has_greeting && core_bridge_send_goaways(bridge, test.server) &&
                          wait_for_frame(&test, FRAME_GOAWAY);
     self_test_cleanup(&test);
@@ -345,14 +408,16 @@ void core_bridge_open(struct core_bridge *bridge, enum core_bridge_mode mode)
         find_function(SYMBOL_SEND_GOAWAYS, &bridge->send_goaways, sizeof(bridge->send_goaways));
     bridge->has_message_flags = find_function(
         SYMBOL_MESSAGE_FLAGS, &bridge->get_message_flags, sizeof(bridge->get_message_flags));
+    bridge->has_burst =
+        find_function(SYMBOL_START_BATCH, &bridge->start_batch, sizeof(bridge->start_batch));
     run_self_test(bridge, fds[0], fds[1]);
     bool is_detection_off = turn_deadlock_detection_off();
     if (!bridge->has_acceptor || !bridge->has_goaway || !bridge->has_message_flags ||
-        !is_detection_off)
-        log_warn("core bridge incomplete acceptor=%d goaway=%d message_flags=%d "
-                 "deadlock_detection_off=%d "
-                 "effect=\"public entry points instead\"",
-            bridge->has_acceptor, bridge->has_goaway, bridge->has_message_flags, is_detection_off);
+        !bridge->has_burst || !is_detection_off)
+        log_warn("core bridge incomplete acceptor=%d goaway=%d message_flags=%d burst=%d "
+                 "deadlock_detection_off=%d effect=\"public entry points instead\"",
+            bridge->has_acceptor, bridge->has_goaway, bridge->has_message_flags, bridge->has_burst,
+            is_detection_off);
     else
         log_debug("core bridge on");
 }

@@ -74,7 +74,7 @@ void rpc_call_pool_cleanup(struct rpc_call_pool *pool)
 {
     assert(pool->in_progress == 0);
     while (pool->free_calls != NULL) {
-        struct rpc_call *next = pool->free_calls->next_free;
+        struct rpc_call *next = pool->free_calls->next;
         free_call(pool->free_calls);
         pool->free_calls = next;
     }
@@ -88,7 +88,7 @@ void rpc_call_give_back(struct rpc_call *call)
         free_call(call);
         return;
     }
-    call->next_free = pool->free_calls;
+    call->next = pool->free_calls;
     pool->free_calls = call;
     pool->free_count++;
 }
@@ -178,7 +178,35 @@ static size_t put_trailer(struct rpc_call *call, grpc_status_code status)
     return 1;
 }
 
-/* One batch for everything that is left to say: one write. `reply` is taken, NULL: none. */
+/* One batch for everything that is left to say. */
+void rpc_call_send_answer(struct rpc_call *call, const struct core_bridge *bridge)
+{
+    grpc_slice details = call->details;
+    grpc_op operations[3];
+    memset(operations, 0, sizeof(operations));
+    size_t count = 0;
+    operations[count++].op = GRPC_OP_SEND_INITIAL_METADATA;
+    if (call->has_reply) {
+        operations[count].op = GRPC_OP_SEND_MESSAGE;
+        operations[count++].data.send_message.send_message = &call->reply;
+    }
+    grpc_op *last = &operations[count++];
+    last->op = GRPC_OP_SEND_STATUS_FROM_SERVER;
+    last->data.send_status_from_server.status = call->status;
+    last->data.send_status_from_server.status_details =
+        GRPC_SLICE_IS_EMPTY(details) ? NULL : &details;
+    last->data.send_status_from_server.trailing_metadata_count = put_trailer(call, call->status);
+    last->data.send_status_from_server.trailing_metadata = &call->trailer;
+    /* From here on the object may be recycled at any moment. */
+    grpc_call_error error =
+        bridge == NULL
+            ? grpc_call_start_batch(call->core, operations, count, &call->finished, NULL)
+            : core_bridge_start_batch(bridge, call->core, operations, count, &call->finished);
+    assert(error == GRPC_CALL_OK);
+    grpc_slice_unref(details);
+}
+
+/* `reply` is taken, NULL: none. */
 static void finish_call(
     struct rpc_call *call, grpc_status_code status, const char *message, const grpc_slice *reply)
 {
@@ -186,29 +214,12 @@ static void finish_call(
         atomic_flag_test_and_set_explicit(&call->is_answered, memory_order_relaxed);
     assert(!is_second_answer);
     count_answer(call, status);
-
-    grpc_slice details =
-        message == NULL ? grpc_empty_slice() : grpc_slice_from_copied_string(message);
-    grpc_op operations[3];
-    memset(operations, 0, sizeof(operations));
-    size_t operation_count = 0;
-    operations[operation_count++].op = GRPC_OP_SEND_INITIAL_METADATA;
-    if (reply != NULL) {
+    call->status = status;
+    call->details = message == NULL ? grpc_empty_slice() : grpc_slice_from_copied_string(message);
+    call->has_reply = reply != NULL;
+    if (reply != NULL)
         grpc_slice_buffer_add(&call->reply.data.raw.slice_buffer, *reply);
-        operations[operation_count].op = GRPC_OP_SEND_MESSAGE;
-        operations[operation_count++].data.send_message.send_message = &call->reply;
-    }
-    grpc_op *last = &operations[operation_count++];
-    last->op = GRPC_OP_SEND_STATUS_FROM_SERVER;
-    last->data.send_status_from_server.status = status;
-    last->data.send_status_from_server.status_details = message == NULL ? NULL : &details;
-    last->data.send_status_from_server.trailing_metadata_count = put_trailer(call, status);
-    last->data.send_status_from_server.trailing_metadata = &call->trailer;
-    /* From here on the object may be recycled at any moment. */
-    grpc_call_error error =
-        grpc_call_start_batch(call->core, operations, operation_count, &call->finished, NULL);
-    assert(error == GRPC_CALL_OK);
-    grpc_slice_unref(details);
+    rpc_burst_add(&call->pool->burst, call);
 }
 
 void rpc_call_fail(struct rpc_call *call, grpc_status_code status, const char *message)
@@ -234,7 +245,7 @@ struct rpc_call *rpc_call_take(struct rpc_call_pool *pool)
 {
     struct rpc_call *call = pool->free_calls;
     if (call != NULL) {
-        pool->free_calls = call->next_free;
+        pool->free_calls = call->next;
         pool->free_count--;
         return call;
     }

@@ -15,12 +15,13 @@
 #include "common/scoreboard.h"
 #include "worker/rpc/core_bridge.h"
 #include "worker/rpc/rpc_arena.h"
+#include "worker/rpc/rpc_burst.h"
 #include "worker/rpc/rpc_call.h"
 #include "worker/rpc/rpc_tag.h"
 
 struct rpc_method;
 
-/* One for each worker; rpc thread only, but for `slot`. */
+/* One for each worker; rpc thread only, but for `slot` and `burst`. */
 struct rpc_call_pool {
     grpc_completion_queue *queue;
     const struct core_bridge *bridge;
@@ -30,6 +31,7 @@ struct rpc_call_pool {
     size_t in_progress;
     struct rpc_call *free_calls; /* owned */
     size_t free_count;
+    struct rpc_burst burst;
 };
 
 struct rpc_call {
@@ -38,7 +40,7 @@ struct rpc_call {
     struct rpc_tag finished;
     struct rpc_call_pool *pool;
     struct rpc_method *method;
-    struct rpc_call *next_free;
+    struct rpc_call *next; /* of the free ones, or of a burst of answers */
     /* filled in by the C core when the call arrives */
     grpc_call *core;
     gpr_timespec deadline;
@@ -50,7 +52,11 @@ struct rpc_call {
     atomic_flag is_answered;
     int was_cancelled;        /* written by the C core with the closed tag */
     unsigned int outstanding; /* of closed and finished */
-    grpc_byte_buffer reply;   /* one slice while the final batch is under way */
+    /* the answer */
+    grpc_status_code status;
+    bool has_reply;
+    grpc_byte_buffer reply; /* one slice from the answer on */
+    grpc_slice details;     /* owned until the final batch is started */
     grpc_metadata trailer;
     struct rpc_arena arena;
 };
@@ -69,5 +75,9 @@ void rpc_call_begin(struct rpc_call *call);
 /* The ProtobufCClosure that answers; `call` is the struct rpc_call. A NULL message answers
  * INTERNAL. */
 void rpc_call_answer(const ProtobufCMessage *message, void *call);
+
+/* For rpc_burst.c: starts the final batch of an answered call, the C core's way or, with a bridge,
+ * within its burst. */
+void rpc_call_send_answer(struct rpc_call *call, const struct core_bridge *bridge);
 
 #endif

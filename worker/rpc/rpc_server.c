@@ -264,6 +264,7 @@ struct rpc_server *rpc_server_free(struct rpc_server *server)
 {
     if (server == NULL)
         return NULL;
+    rpc_burst_close(&server->context.calls.burst);
     if (server->has_thread) {
         if (!stop_servers(server)) {
             log_error("rpc server leaked reason=\"calls were not answered\"");
@@ -322,6 +323,9 @@ static int open_core(struct rpc_server *server)
     context->quota = rpc_core_new_quota();
     rpc_call_pool_init(
         &context->calls, context->queue, &context->bridge, server->options.slot, settings);
+    int error = rpc_burst_open(&context->calls.burst, server->options.event, &context->bridge);
+    if (error < 0)
+        return error;
     rpc_stream_set_init(&context->streams, context->queue, (size_t)settings->limits.message_bytes);
     return descriptor_index_new(&context->descriptors);
 }
