@@ -178,7 +178,8 @@ static bool start_call(struct load_connection *connection)
 static void start_calls(struct load_connection *connection)
 {
     while (!connection->plan->is_stopping && !connection->is_ended &&
-           connection->under_way < connection->plan->streams)
+           connection->under_way < connection->plan->streams &&
+           nghttp2_session_check_request_allowed(connection->session) != 0)
         if (!start_call(connection))
             return;
 }

@@ -70,9 +70,21 @@ void rpc_call_pool_init(struct rpc_call_pool *pool, grpc_completion_queue *queue
     };
 }
 
+size_t rpc_call_pool_in_progress(const struct rpc_call_pool *pool)
+{
+    return atomic_load_explicit(&pool->in_progress, memory_order_relaxed);
+}
+
+/* One writer, the rpc thread: no locked instruction. */
+static void add_in_progress(struct rpc_call_pool *pool, int change)
+{
+    size_t count = rpc_call_pool_in_progress(pool) + (size_t)change;
+    atomic_store_explicit(&pool->in_progress, count, memory_order_relaxed);
+}
+
 void rpc_call_pool_cleanup(struct rpc_call_pool *pool)
 {
-    assert(pool->in_progress == 0);
+    assert(rpc_call_pool_in_progress(pool) == 0);
     while (pool->free_calls != NULL) {
         struct rpc_call *next = pool->free_calls->next;
         free_call(pool->free_calls);
@@ -101,7 +113,7 @@ static void release_call(struct rpc_call *call)
     assert(call->outstanding > 0);
     if (--call->outstanding > 0)
         return;
-    call->pool->in_progress--;
+    add_in_progress(call->pool, -1);
     grpc_slice_buffer_reset_and_unref(&call->reply.data.raw.slice_buffer);
     grpc_byte_buffer_destroy(call->payload);
     call->payload = NULL;
@@ -278,7 +290,7 @@ static int64_t deadline_to_us(gpr_timespec deadline)
 
 void rpc_call_begin(struct rpc_call *call)
 {
-    call->pool->in_progress++;
+    add_in_progress(call->pool, 1);
     scoreboard_add(&call->pool->slot->calls_started, 1);
     call->deadline_us = deadline_to_us(call->deadline);
     atomic_store_explicit(&call->is_cancelled, false, memory_order_relaxed);

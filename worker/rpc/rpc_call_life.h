@@ -21,14 +21,14 @@
 
 struct rpc_method;
 
-/* One for each worker; rpc thread only, but for `slot` and `burst`. */
+/* One for each worker; rpc thread only, but for `slot`, `burst` and reading `in_progress`. */
 struct rpc_call_pool {
     grpc_completion_queue *queue;
     const struct core_bridge *bridge;
     struct scoreboard_slot *slot;
     size_t message_limit_bytes;
     size_t in_progress_limit; /* calls that have arrived and are not finished; more are refused */
-    size_t in_progress;
+    atomic_size_t in_progress;
     struct rpc_call *free_calls; /* owned */
     size_t free_count;
     struct rpc_burst burst;
@@ -65,6 +65,8 @@ void rpc_call_pool_init(struct rpc_call_pool *pool, grpc_completion_queue *queue
     const struct core_bridge *bridge, struct scoreboard_slot *slot,
     const struct settings *settings);
 void rpc_call_pool_cleanup(struct rpc_call_pool *pool);
+/* Calls that have arrived, and whose answer has not all been sent yet. Any thread. */
+size_t rpc_call_pool_in_progress(const struct rpc_call_pool *pool);
 
 /* An object to ask for a call with; its `requested` tag is the caller's to fill in. */
 struct rpc_call *rpc_call_take(struct rpc_call_pool *pool);

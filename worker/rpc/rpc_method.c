@@ -40,7 +40,7 @@ static void fail_without_payload(struct rpc_call *call)
 static void dispatch(struct rpc_call *call)
 {
     const struct rpc_method *method = call->method;
-    if (call->pool->in_progress > call->pool->in_progress_limit) {
+    if (rpc_call_pool_in_progress(call->pool) > call->pool->in_progress_limit) {
         rpc_call_fail(call, GRPC_STATUS_RESOURCE_EXHAUSTED, "too many calls in progress");
         return;
     }

@@ -17,16 +17,27 @@
 #include "worker/rpc/rpc_listener.h"
 
 /* After the time for clients to leave by themselves: for calls to finish, and then for cancelled
- * ones to come back. */
-#define SHUTDOWN_GRACE_US 1000000
-#define CANCEL_GRACE_US   5000000
+ * ones to come back. Together less than the second after which the master kills a worker that has
+ * not left. */
+#define SHUTDOWN_GRACE_US 300000
+#define CANCEL_GRACE_US   500000
+#define CALLS_CHECK_US    5000
+#define TIMER_ACCURACY_US 5000
 
-/* The drain, step by step; each is left by what it waits for or by its time limit. */
+/* The drain, step by step; each is left by what it waits for or by its time limit.
+ *
+ * A server that is shut down answers every new call CANCELLED, and a client that has no call under
+ * way may not read GOAWAY before its next one. As long as such connections are left, servers are
+ * therefore not shut down: they serve until a moment without a call, and then end all connections
+ * with a last GOAWAY, which says how far they got. Whatever a client sends later it may send again
+ * elsewhere, and does so by itself.
+ */
 enum drain_step {
     DRAIN_NOT_BEGUN,
     DRAIN_CONNECTIONS, /* clients were asked to leave */
+    DRAIN_CALLS,       /* their time is over: waits for a moment without a call */
     DRAIN_SHUTDOWN,    /* the servers are shut down: calls in progress may finish */
-    DRAIN_CANCEL,      /* they were cancelled */
+    DRAIN_CANCEL,      /* all connections are ended, calls in progress with them */
     DRAIN_DONE,
 };
 
@@ -41,8 +52,9 @@ struct rpc_server {
     bool has_thread;
     /* drain */
     enum drain_step step;
-    _Atomic size_t running; /* servers that are not shut down: counted down by the rpc thread */
-    int shut_down_fd;       /* owned: eventfd, written by the rpc thread when `running` is 0 */
+    uint64_t calls_deadline_us; /* of DRAIN_CALLS */
+    _Atomic size_t running;     /* servers that are not shut down: counted down by the rpc thread */
+    int shut_down_fd;           /* owned: eventfd, written by the rpc thread when `running` is 0 */
     sd_event_source *shut_down_source; /* owned */
     sd_event_source *timer;            /* owned */
     void (*on_drained)(void *userdata);
@@ -119,9 +131,33 @@ static void shut_down_servers(struct rpc_server *server)
 static void cancel_calls(struct rpc_server *server)
 {
     server->step = DRAIN_CANCEL;
-    log_warn("drain cancels calls");
+    size_t calls = rpc_call_pool_in_progress(&server->context.calls);
+    if (calls > 0)
+        log_warn("drain cancels calls count=%zu", calls);
     for (size_t i = 0; i < server->listener_count; i++)
         grpc_server_cancel_all_calls(server->listeners[i].core);
+    arm_timer(server, CANCEL_GRACE_US);
+}
+
+static uint64_t now_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void wait_for_calls(struct rpc_server *server)
+{
+    bool is_over = now_us() >= server->calls_deadline_us;
+    if (rpc_call_pool_in_progress(&server->context.calls) > 0 && !is_over) {
+        arm_timer(server, CALLS_CHECK_US);
+        return;
+    }
+    /* In this order: ended connections first, so that nobody is answered by a server that is shut
+     * down. */
+    cancel_calls(server);
+    shut_down_servers(server);
+    server->step = DRAIN_CANCEL;
     arm_timer(server, CANCEL_GRACE_US);
 }
 
@@ -132,8 +168,14 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     (void)usec;
     switch (server->step) {
     case DRAIN_CONNECTIONS:
-        log_warn("drain timeout connections=%zu", rpc_intake_count(server->intake));
-        shut_down_servers(server);
+        log_warn("drain timeout connections=%zu calls=%zu", rpc_intake_count(server->intake),
+            rpc_call_pool_in_progress(&server->context.calls));
+        server->step = DRAIN_CALLS;
+        server->calls_deadline_us = now_us() + SHUTDOWN_GRACE_US;
+        wait_for_calls(server);
+        break;
+    case DRAIN_CALLS:
+        wait_for_calls(server);
         break;
     case DRAIN_SHUTDOWN:
         cancel_calls(server);
@@ -164,7 +206,7 @@ static int on_shut_down_fd(sd_event_source *source, int fd, uint32_t revents, vo
 static void on_intake_empty(void *userdata)
 {
     struct rpc_server *server = userdata;
-    if (server->step == DRAIN_CONNECTIONS)
+    if (server->step == DRAIN_CONNECTIONS || server->step == DRAIN_CALLS)
         shut_down_servers(server);
 }
 
@@ -188,7 +230,7 @@ void rpc_server_drain(struct rpc_server *server, unsigned int timeout_ms,
      * get their time there. */
     if (!has_asked || rpc_intake_count(server->intake) == 0)
         shut_down_servers(server);
-    else
+    if (!has_asked || server->step == DRAIN_CONNECTIONS)
         arm_timer(server, (uint64_t)timeout_ms * 1000);
 }
 
@@ -302,7 +344,8 @@ static int open_sources(struct rpc_server *server)
     int error = sd_event_add_io(
         event, &server->shut_down_source, server->shut_down_fd, EPOLLIN, on_shut_down_fd, server);
     if (error >= 0)
-        error = sd_event_add_time(event, &server->timer, CLOCK_MONOTONIC, 0, 0, on_timer, server);
+        error = sd_event_add_time(
+            event, &server->timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY_US, on_timer, server);
     if (error >= 0)
         error = sd_event_source_set_enabled(server->timer, SD_EVENT_OFF);
     if (error < 0)
