@@ -15,10 +15,15 @@
 
 /* Passed on when set; a trailing '*' stands for any ending. Neither DB_URL nor anything of Kafka's
  * is among them. */
-#define PROCESS_ENVIRONMENT                                                              \
-    {                                                                                    \
-        "PATH", "TZ", "LANG", "LC_*", "JOURNAL_STREAM", "ASAN_OPTIONS", "UBSAN_OPTIONS", \
-            "LSAN_OPTIONS", "TSAN_OPTIONS", NULL                                         \
+#ifdef USERD_FAILPOINTS
+#define PROCESS_ENVIRONMENT_OF_TESTS "USERD_FAILPOINTS_FILE",
+#else
+#define PROCESS_ENVIRONMENT_OF_TESTS
+#endif
+#define PROCESS_ENVIRONMENT                                                          \
+    {                                                                                \
+        PROCESS_ENVIRONMENT_OF_TESTS "PATH", "TZ", "LANG", "LC_*", "JOURNAL_STREAM", \
+            "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS", NULL    \
     }
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "eventd/consumer_start.h"
 #include "eventd/kafka_client.h"
@@ -211,6 +212,7 @@ static void ask_worker(struct consumer_group *group)
         return;
     }
     group->phase = GROUP_ASKING_WORKER;
+    FAILPOINT("group.asked");
     set_timer(group, POSITION_TIMEOUT_US);
 }
 
@@ -252,6 +254,7 @@ static void on_assigned(
         rd_kafka_topic_partition_list_destroy(group->partitions);
     group->partitions = rd_kafka_topic_partition_list_copy(partitions);
     assign_nothing(group);
+    FAILPOINT("group.assigned");
     log_info("partitions assigned count=%d", partitions->cnt);
     group->failures = 0;
     if (partitions->cnt > 0)
@@ -266,6 +269,7 @@ static void on_revoked(struct consumer_group *group)
     group->learn_id++;
     if (group->phase != GROUP_CLOSING)
         group->phase = GROUP_WITHOUT;
+    FAILPOINT("group.revoked");
     assign(group, NULL);
     log_info("partitions revoked");
 }

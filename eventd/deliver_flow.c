@@ -7,6 +7,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include "common/failpoint.h"
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "eventd/deliver_batch.h"
@@ -106,6 +107,7 @@ static bool read_event(struct deliver_flow *flow, struct partition *partition, s
         (struct held_record){.event = event, .message = message};
     partition_window_hold(&partition->window, 1);
     partition->next_offset = message->offset + 1;
+    FAILPOINT("deliver.fetched");
     *bytes += deliver_batch_record_size(message);
     scoreboard_add(&flow->options.slot->kafka_consumed, 1);
     return true;
@@ -156,6 +158,7 @@ static void send_batch(struct deliver_flow *flow, struct partition *partition, s
             window, PARTITION_UNAVAILABLE, partition->sent_us, arc4random());
     else
         peer->in_flight++;
+    FAILPOINT("deliver.dispatched");
 }
 
 static void pump(struct deliver_flow *flow, struct partition *partition)
@@ -265,6 +268,7 @@ void deliver_flow_on_result(
 {
     if (peer->in_flight > 0)
         peer->in_flight--;
+    FAILPOINT("deliver.answered");
     struct partition *partition = find_batch(flow, peer->serial, result->id);
     if (partition == NULL)
         return;
@@ -311,8 +315,11 @@ void deliver_flow_commit(struct deliver_flow *flow)
             partition->window.position;
         partition->committed = partition->window.position;
     }
-    if (list->cnt > 0)
+    if (list->cnt > 0) {
+        FAILPOINT("commit.before");
         consumer_group_commit(flow->group, list);
+        FAILPOINT("commit.after");
+    }
     rd_kafka_topic_partition_list_destroy(list);
 }
 

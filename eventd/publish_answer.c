@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "common/failpoint.h"
+
 #define ROWS_PER_ANSWER  1000
 #define ANSWERS_PER_TURN 4 /* relays, with their old epochs, that are answered in one turn */
 
@@ -91,6 +93,7 @@ static void send_answer(struct publish_answer *answer, struct worker_peers *peer
     /* A channel that does not take it ends, and then its rows count as unacknowledged. */
     if (worker_peers_send(peer, &frame) < 0)
         return;
+    FAILPOINT("publish.answered");
 }
 
 void publish_answers_send(struct publish_answers *answers, struct worker_peers *peers)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "eventd/kafka_client.h"
 #include "eventd/kafka_queue.h"
@@ -85,6 +86,7 @@ static void on_delivery_reports(struct publish_flow *flow, rd_kafka_event_t *eve
         const rd_kafka_message_t *message = rd_kafka_event_message_next(event);
         if (message == NULL)
             return;
+        FAILPOINT("publish.appended");
         struct published_row *row = message->_private;
         if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
             log_failure(flow, row, message->err);
@@ -243,6 +245,7 @@ int publish_flow_on_batch(
         rd_kafka_resp_err_t error = publish_row(flow, batch->rows[i], row);
         if (error == RD_KAFKA_RESP_ERR_NO_ERROR) {
             flow->unacknowledged++;
+            FAILPOINT("publish.produced");
             continue;
         }
         log_failure(flow, row, error);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "worker/events/dead_letter.h"
 #include "worker/events/event_channel.h"
@@ -77,6 +78,7 @@ static void answer(struct intake_batch *batch, Userd__Ipc__DeliverResult__Outcom
     if (!intake->is_closed && event_channel_send(intake->peer, batch->channel_serial, &frame) < 0)
         log_debug(
             "batch is not answered batch=%" PRIu64 ": its channel has ended", batch->result.id);
+    FAILPOINT("intake.answered");
     free_batch(batch);
     let_go(intake);
 }
@@ -307,6 +309,7 @@ int event_intake_on_batch(
     userd__ipc__deliver_result__init(&batch->result);
     batch->result.id = frame->id;
     intake->pending++;
+    FAILPOINT("intake.received");
     decode_records(batch);
     batch->piece = frame->n_records;
     apply_piece(batch);

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "worker/db/db_connection.h"
 #include "worker/events/event_channel.h"
@@ -111,9 +112,11 @@ static void delete_done_rows(struct outbox_relay *relay)
     relay->deleted_count = count;
     if (count == 0)
         return;
+    FAILPOINT("relay.delete.before");
     note_asked(relay, QUESTION_DELETE,
         outbox_store_delete(relay->connection, &relay->questions[QUESTION_DELETE].request,
             relay->deleted_ids, count));
+    FAILPOINT("relay.delete.sent");
 }
 
 static void park_done_row(struct outbox_relay *relay)
@@ -279,6 +282,8 @@ static void on_read(struct db_request *request, const struct db_answer *answer)
     int rows = PQntuples(result);
     int64_t highest = 0;
     uint64_t fresh = 0;
+    if (rows > 0)
+        FAILPOINT("relay.selected");
     for (int i = 0; i < rows; i++) {
         struct outbox_store_row stored;
         outbox_store_row(result, i, &stored);
@@ -301,6 +306,7 @@ static void on_deleted(struct db_request *request, const struct db_answer *answe
     struct outbox_relay *relay = relay_of(request);
     if (!take_answer(relay, QUESTION_DELETE, answer))
         return;
+    FAILPOINT("relay.delete.after");
     for (size_t i = 0; i < relay->deleted_count; i++) {
         struct outbox_entry *entry = outbox_window_find(&relay->window, relay->deleted_ids[i]);
         if (entry != NULL)
@@ -385,6 +391,7 @@ static void on_failure(
 
 void outbox_relay_on_result(struct outbox_relay *relay, const Userd__Ipc__PublishResult *result)
 {
+    FAILPOINT("relay.reported");
     for (size_t i = 0; i < result->n_delivered_ids; i++)
         (void)outbox_window_mark_done(&relay->window, result->epoch, result->delivered_ids[i]);
     for (size_t i = 0; i < result->n_failures; i++)

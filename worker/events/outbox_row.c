@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "common/failpoint.h"
 #include "worker/events/event_channel.h"
 #include "worker/events/outbox_message.h"
 
@@ -65,8 +66,10 @@ static size_t send_batch(
     Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
     frame.body_case = USERD__IPC__FRAME__BODY_PUBLISH_BATCH;
     frame.publish_batch = &batch;
-    if (event_channel_send(peer, serial, &frame) == 0)
+    if (event_channel_send(peer, serial, &frame) == 0) {
+        FAILPOINT("relay.sent");
         return count;
+    }
     /* The channel's end follows, and with it a new epoch. */
     for (size_t i = 0; i < count; i++)
         (void)outbox_window_mark_failed(window, window->epoch, rows[i]->id, now_us);

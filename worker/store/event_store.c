@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "worker/store/user_store_private.h"
 
@@ -189,16 +190,20 @@ static int send_request(struct event_request *request)
     add_position(batch, parameters);
     add_events(batch, parameters);
     add_dead_letters(batch, parameters);
-    if (batch->kind == USER_EVENT_ADMIN_DELETE) {
-        const struct db_step step = {&event_store_deletions, parameters};
-        return store_lanes_submit(request->store->lanes, &request->request, &step, 1);
-    }
-    const struct db_step steps[] = {{&close_gate, NULL}, {&event_store_registrations, parameters}};
-    return store_lanes_submit(request->store->lanes, &request->request, steps, ARRAY_LENGTH(steps));
+    const struct db_step deletions[] = {{&event_store_deletions, parameters}};
+    const struct db_step registrations[] = {
+        {&close_gate, NULL}, {&event_store_registrations, parameters}};
+    bool is_deletion = batch->kind == USER_EVENT_ADMIN_DELETE;
+    int error = store_lanes_submit(request->store->lanes, &request->request,
+        is_deletion ? deletions : registrations,
+        is_deletion ? ARRAY_LENGTH(deletions) : ARRAY_LENGTH(registrations));
+    FAILPOINT("intake.sent");
+    return error;
 }
 
 static void finish_done(struct event_request *request, const struct db_answer *answer)
 {
+    FAILPOINT("intake.committed");
     struct user_event_batch *batch = request->batch;
     const PGresult *result = answer->results[answer->result_count - 1];
     if (PQntuples(result) != 1 || !db_result_bool(result, 0, 0)) {

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "worker/store/user_store_private.h"
 
@@ -74,7 +75,12 @@ static int send_batch(struct user_batch *batch)
     const struct db_step step = {.statement = shape->statement, .parameters = parameters};
     db_parameters_reset(parameters);
     shape->add_parameters(batch, parameters);
-    return store_lanes_submit(batch->store->lanes, &batch->request, &step, 1);
+    if (shape->is_write)
+        FAILPOINT("write.before");
+    int error = store_lanes_submit(batch->store->lanes, &batch->request, &step, 1);
+    if (shape->is_write && error == 0)
+        FAILPOINT("write.sent");
+    return error;
 }
 
 /* Sends the questions behind those that were sent one by one, until one is on its way; else the
@@ -124,6 +130,8 @@ static void on_answer(struct store_request *request, const struct db_answer *ans
     const struct user_shape *shape = shapes[batch->kind];
     switch (answer->outcome) {
     case DB_DONE:
+        if (shape->is_write)
+            FAILPOINT("write.committed");
         shape->answer(batch, answer->results[0]);
         break;
     case DB_ERROR:
