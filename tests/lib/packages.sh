@@ -28,6 +28,8 @@ kcat                     | kcat                                            | run
 python3-grpcio           | /usr/lib/python3/dist-packages/grpc/__init__.py | run
 python3-protobuf         | /usr/lib/python3/dist-packages/google/protobuf/__init__.py | run
 python3-kafka            | /usr/lib/python3/dist-packages/kafka/__init__.py | run
+python3-psycopg2         | /usr/lib/python3/dist-packages/psycopg2/__init__.py | run
+spin                     | spin                                            | model
 default-jre-headless     | java                                            | kafka
 maven                    | mvn                                             | kafka
 clang-format             | clang-format                                    | lint

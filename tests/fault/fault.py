@@ -1,0 +1,260 @@
+#!/usr/bin/python3
+"""The fault suite: load, a fault in the middle of it, recovery, and then all invariants against what really happened.
+
+  fault.py [--point NAME]... [--repeat N] [--seed S]      each point (or those that are named) in a round of its own
+  fault.py --random --seconds N [--seed S]                rounds of several random faults, until the time is over
+  common: --kafka embedded|apache, --list
+
+A round's operations and faults follow from the seed and the round's number alone; what a run prints is enough to run it again.
+USERD_TEST_BINARY_DIR names a build with failpoints, USERD_TEST_SOURCE_DIR the sources. Exit status 0, 1, or 77 (left out)."""
+import argparse
+import collections
+import os
+import pathlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "interop"))
+# pylint: disable=wrong-import-position
+import userd_service  # noqa: E402
+
+GENERATED = tempfile.TemporaryDirectory(prefix="userd-generated.")
+userd_service.generate_clients(GENERATED.name)
+import checks  # noqa: E402
+import failpoints  # noqa: E402
+import faults  # noqa: E402
+import load  # noqa: E402
+import oracle  # noqa: E402
+import stand as stands  # noqa: E402
+
+STATUS_LEFT_OUT = 77
+SETTLE_S = 40   # joining a group takes 3 s, and twice a session when a member was killed
+SETTLE_WORD_S = 15
+FIRST_FAULT_S = 0.4
+ROUNDS_PER_STAND = 12    # then everything is made anew: what is checked is all that a stand has seen
+RANDOM_FAULTS = (1, 4)
+
+Round = collections.namedtuple("Round", "number faults")
+
+
+def say(text):
+    """One line, at once."""
+    print(text, flush=True)
+
+
+def check_points():
+    """The table of failpoints names exactly the points that the programs have."""
+    found = set()
+    for room in ("common", "master", "worker", "eventd"):
+        for path in (userd_service.SOURCE / room).rglob("*.c"):
+            found |= set(re.findall(r'FAILPOINT\("([^"]+)"\)', path.read_text(encoding="utf-8")))
+    assert found == set(failpoints.POINTS), f"tests/fault/failpoints.py and the programs differ: {found ^ set(failpoints.POINTS)}"
+
+
+def point_rounds(options):
+    """Each point, `repeat` times."""
+    names = options.point or faults.NAMES
+    for i in range(len(names) * options.repeat):
+        number = options.first_round + i
+        random_ = random.Random(f"faults {options.seed} {number}")
+        yield Round(number, [(FIRST_FAULT_S, faults.make(names[i % len(names)], random_))])
+
+
+def random_rounds(options):
+    """Until the time is over."""
+    deadline = time.monotonic() + options.seconds
+    number = options.first_round
+    while time.monotonic() < deadline:
+        random_ = random.Random(f"faults {options.seed} {number}")
+        chosen = [(random_.uniform(0.1, 1.5), faults.make(random_.choice(faults.NAMES), random_))
+                  for _ in range(random_.randint(*RANDOM_FAULTS))]
+        yield Round(number, chosen)
+        number += 1
+
+
+class Run:
+    """One driver run: stands one after the other, each with some rounds."""
+
+    def __init__(self, options):
+        self.options = options
+        self.violations = collections.Counter()
+        self.faults = collections.Counter()
+        self.not_reached = []
+        self.counts = collections.Counter()
+        self.codes = collections.Counter()
+
+    def strike(self, stand, round_, work):
+        """The faults of a round, one after the other."""
+        for delay_s, fault in round_.faults:
+            time.sleep(delay_s)
+            try:
+                fault.strike(stand)
+                self.faults[str(fault).split(" ", 1)[0]] += 1
+                self.counts["kills and stops" if not isinstance(fault, (faults.PostgresFault, faults.BrokerFault))
+                            else "outages"] += 1
+            except faults.NotReached as error:
+                self.not_reached.append(str(error))
+                # Of several random faults one may take another one's occasion.
+                if not self.options.random:
+                    work.failures.append(str(error))
+            except Exception as error:  # pylint: disable=broad-except
+                work.failures.append(f"fault {fault}: {error!r}")
+
+    def run_round(self, stand, source, work, round_):
+        """Load, faults, rest, checks; the complaints."""
+        begun = time.monotonic()
+        before = (work.operations, source.watcher.looks)
+        codes = collections.Counter(work.codes)
+        threads = work.start(load.plan(self.options.seed, round_.number, self.options.load_seconds))
+        striker = threading.Thread(target=self.strike, args=(stand, round_, work), daemon=True)
+        striker.start()
+        striker.join()
+        for thread in threads:
+            thread.join()
+        unsettled = self.settle(source)
+        evidence = checks.Evidence(stand, source, work, unsettled)
+        found = checks.run_all(evidence)
+        self.check_calls(round_, work.codes - codes, found)
+        seconds = time.monotonic() - begun
+        result = "violated " + ", ".join(found) if found else "holds"
+        say(f"round {round_.number}: {', '.join(str(fault) for _, fault in round_.faults)}: {result}"
+            f" operations={work.operations - before[0]} seconds={seconds:.1f}")
+        return found, evidence
+
+    @staticmethod
+    def check_calls(round_, codes, found):
+        """Calls that need not fail do not fail: Kafka and eventd are no business of theirs."""
+        if any(fault.hurts_calls for _, fault in round_.faults):
+            return
+        failed = {code: count for code, count in codes.items() if code not in ("OK", "NOT_FOUND")}
+        if failed:
+            found["calls_are_not_hurt_by_kafka"] = [f"calls failed without a reason: {failed}"]
+
+    @staticmethod
+    def settle(source):
+        """Waits until nothing moves any more; "" or what still does when the time is over."""
+        deadline = time.monotonic() + SETTLE_S
+        next_word = time.monotonic() + SETTLE_WORD_S
+        while True:
+            what = source.unsettled()
+            if not what or time.monotonic() > deadline:
+                return what
+            if time.monotonic() > next_word:
+                say(f"    waiting: {what}")
+                next_word += SETTLE_WORD_S
+            time.sleep(0.1)
+
+    def warm_up(self, source, work):
+        """The group has its partitions: the first one waits 3 s for others."""
+        work.producer.send("registration", b'{"id": 1, "username": "first of all"}').get(timeout=SETTLE_S)
+        what = self.settle(source)
+        assert not what, f"the service does not come to work: {what}"
+
+    def tell(self, round_, found, stand):
+        """What was violated, and how to see it again."""
+        for name, complaints in found.items():
+            self.violations[name] += 1
+            say(f"VIOLATED {name}: {getattr(checks, name, None).__doc__ if hasattr(checks, name) else ''}")
+            for complaint in complaints[:checks.COMPLAINTS_MAX]:
+                say(f"    {complaint}")
+            if len(complaints) > checks.COMPLAINTS_MAX:
+                say(f"    and {len(complaints) - checks.COMPLAINTS_MAX} more")
+        kept = pathlib.Path(tempfile.mkdtemp(prefix="userd-fault."))
+        for log in stand.directory.glob("*.log"):
+            shutil.copy(log, kept)
+        say(f"    logs: {kept}; again: --seed {self.options.seed} --first-round {round_.number} "
+            + ("--random --seconds 1" if self.options.random else f"--point {round_.faults[0][1].name}"))
+
+    def count(self, evidence, work):
+        """For the closing lines."""
+        self.codes += work.codes
+        self.counts["operations"] += work.operations
+        self.counts["events committed"] += len(evidence.events)
+        occurrences = evidence.occurrences()
+        self.counts["events in the log"] += sum(map(len, occurrences.values()))
+        self.counts["repeats by ce_id"] += sum(len(records) - 1 for records in occurrences.values())
+        self.counts["records consumed"] += sum(len(evidence.records[topic]) for topic in oracle.CONSUMED)
+        self.counts["dead letters"] += sum(event.destination == 2 for event in evidence.events)
+        for program, kib in evidence.watcher.most_kib.items():
+            name = f"most KiB of {program}"
+            self.counts[name] = max(self.counts[name], kib)
+
+    def run_stand(self, rounds):
+        """As many rounds as one stand is for; False when there are no more, or one failed."""
+        first = next(rounds, None)
+        if first is None:
+            return False
+        with stands.Stand(self.options.kafka) as stand:
+            source = oracle.Oracle(stand)
+            work = load.Load(stand)
+            stand.start_userd()
+            self.warm_up(source, work)
+            evidence, found, round_ = None, {}, first
+            for _ in range(ROUNDS_PER_STAND):
+                found, evidence = self.run_round(stand, source, work, round_)
+                self.counts["rounds"] += 1
+                if found:
+                    self.tell(round_, found, stand)
+                    break
+                round_ = next(rounds, None) if _ < ROUNDS_PER_STAND - 1 else None
+                if round_ is None:
+                    break
+            if not found:
+                stand.stop_userd(stand.main, "at rest")
+                late = list(checks.stopping_meets_its_deadline(evidence))
+                if late:
+                    self.tell(first, {"stopping_meets_its_deadline": late}, stand)
+            self.count(evidence, work)
+            work.close()
+            source.close()
+        return not found or self.options.keep_going
+
+    def run(self):
+        """All of it; the exit status."""
+        rounds = random_rounds(self.options) if self.options.random else point_rounds(self.options)
+        while self.run_stand(rounds):
+            pass
+        for name in self.not_reached:
+            say(f"not reached: {name}")
+        say("faults: " + " ".join(f"{name}={count}" for name, count in sorted(self.faults.items())))
+        say("calls: " + " ".join(f"{name}={count}" for name, count in sorted(self.codes.items())))
+        say("counts: " + ", ".join(f"{name} {count}" for name, count in self.counts.items()))
+        say(f"violations: {sum(self.violations.values())}"
+            + "".join(f" {name}={count}" for name, count in self.violations.items()))
+        return 1 if self.violations else 0
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description="the fault suite of userd")
+    parser.add_argument("--point", action="append", choices=faults.NAMES + faults.BY_NAME_ONLY, metavar="NAME", help="may be repeated; see --list")
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--random", action="store_true")
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--first-round", type=int, default=0, help="where to begin: what a round does follows from its number")
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
+    parser.add_argument("--load-seconds", type=float, default=2.5, help="over which a round's operations are spread")
+    parser.add_argument("--kafka", choices=("embedded", "apache"), default="embedded")
+    parser.add_argument("--keep-going", action="store_true", help="after a violation, on a new stand")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    if options.list:
+        for name in faults.NAMES + faults.BY_NAME_ONLY:
+            say(f"{name:20} {' '.join(failpoints.POINTS.get(name, ()))}")
+        return 0
+    if options.kafka == "apache" and subprocess.run([stands.TOOLS / "apache_kafka", "fetch"], check=False).returncode == 77:
+        return STATUS_LEFT_OUT
+    check_points()
+    say(f"seed {options.seed}, {options.kafka} broker, "
+        + (f"random for {options.seconds} s" if options.random else f"{len(options.point or faults.NAMES)} points"))
+    return Run(options).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+#!/usr/bin/python3
+"""Proves that the fault suite can fail: breaks a copy of the sources in one place, builds it, runs the suite, and expects the check
+that is for this break to complain. A check that nothing has ever made complain proves nothing.
+
+  mutate.py [--only NAME]... [--work DIRECTORY] [--list]
+
+USERD_TEST_SOURCE_DIR names the sources. Not part of the ordinary run: a build for each break."""
+import argparse
+import collections
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+SOURCE = pathlib.Path(os.environ.get("USERD_TEST_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
+RUN_TIMEOUT_S = 400
+ROOMS = ("common", "master", "worker", "eventd", "proto", "migrations", "etc", "systemd", "tests")
+
+Mutation = collections.namedtuple("Mutation", "what edits arguments expected")
+
+EDIT_QUEUE = ("eventd/kafka_client.c", '{"queue.buffering.max.messages", "20000"}', '{"queue.buffering.max.messages", "2"}')
+
+MUTATIONS = {
+    "none": Mutation("nothing is broken", [], ["--point", "publish.appended", "--point", "intake.committed"], None),
+    "acknowledged_when_queued": Mutation(
+        "eventd acknowledges a row when librdkafka has queued it",
+        [("eventd/publish_flow.c", "            flow->unacknowledged++;\n",
+          "            flow->unacknowledged++;\n            answer_row(flow, row, RD_KAFKA_RESP_ERR_NO_ERROR);\n")],
+        ["--point", "outage.kill", "--repeat", "3"], "every_committed_event_is_in_the_log"),
+    "deleted_when_sent": Mutation(
+        "the relay takes a row as delivered when it has sent it to eventd",
+        [("worker/events/outbox_row.c", '        FAILPOINT("relay.sent");\n',
+          "        for (size_t i = 0; i < count; i++)\n"
+          "            (void)outbox_window_mark_done(window, window->epoch, rows[i]->id);\n")],
+        ["--point", "outage.kill", "--repeat", "3"], "every_committed_event_is_in_the_log"),
+    "new_id_in_each_read": Mutation(
+        "ce_id is made when a row is read",
+        [("worker/store/outbox_store.c", '"event_id::text,"', '"gen_random_uuid()::text,"')],
+        ["--point", "publish.appended", "--repeat", "2"], "nothing_in_the_log_was_not_committed"),
+    "repeats_differ": Mutation(
+        "ce_time is made when a row is read",
+        [("worker/store/outbox_store.c", "to_char(created_at AT TIME", "to_char(clock_timestamp() AT TIME")],
+        ["--point", "relay.reported", "--point", "relay.delete.before", "--repeat", "2"], "repeats_carry_the_same_id"),
+    "small_queue_only": Mutation(
+        "control: librdkafka's queue is full all the time, which is no break",
+        [EDIT_QUEUE], ["--point", "relay.sent", "--point", "broker.hang"], None),
+    "window_above_one": Mutation(
+        "rows of one user are on their way together, and librdkafka's queue is full all the time",
+        [EDIT_QUEUE, ("worker/events/outbox_window.c", "    if (!entry->has_auth_id)\n        return true;",
+                      "    if (window != NULL)\n        return true;")],
+        ["--point", "broker.hang", "--repeat", "4"], "first_occurrences_are_in_commit_order"),
+    "commits_what_is_read": Mutation(
+        "Kafka is told what is read, not what is applied",
+        [("eventd/deliver_flow.c", "            partition->window.position;\n        partition->committed",
+          "            partition->next_offset;\n        partition->committed"),
+         ("eventd/deliver_flow.c", "#define COMMIT_INTERVAL_US  UINT64_C(1000000)", "#define COMMIT_INTERVAL_US  UINT64_C(20000)")],
+        ["--point", "postgres.hang", "--repeat", "4"], "kafkas_commit_never_passes_what_is_applied"),
+    "two_deletes": Mutation(
+        "a removed user is told of twice",
+        [("worker/store/user_write.c", "'UTF8') FROM removed)\"", "'UTF8') FROM removed, generate_series(1, 2))\"")],
+        ["--point", "relay.sent"], "one_effect_per_record"),
+    "registration_overwrites": Mutation(
+        "a registration of a known id writes its name",
+        [("worker/store/event_store.c", "ORDER BY id_auth ON CONFLICT (id_auth) DO NOTHING RETURNING id_auth)",
+          "ORDER BY id_auth ON CONFLICT (id_auth) DO UPDATE SET username = excluded.username RETURNING id_auth)")],
+        ["--point", "relay.sent"], "one_effect_per_record"),
+    "no_tombstone_is_read": Mutation(
+        "a registration does not look at the tombstones",
+        [("worker/store/event_store.c", "t.id_auth IS NOT NULL AS is_tombstoned", "false AS is_tombstoned")],
+        ["--point", "relay.sent"], "no_user_is_tombstoned"),
+    "no_tombstone_is_written": Mutation(
+        "a deletion leaves no tombstone",
+        [("worker/store/user_write.c", "SELECT id_auth FROM removed ON CONFLICT", "SELECT id_auth FROM removed WHERE false ON CONFLICT")],
+        ["--point", "relay.sent"], "no_user_is_tombstoned"),
+    "no_compare_and_set": Mutation(
+        "the position is set, whatever it was",
+        [("worker/store/event_store.c", "AND next_offset = $4::int8 AND NOT $6::bool", "AND NOT $6::bool"),
+         ("worker/store/event_store.c", "WHERE o.next_offset = $4::int8", "WHERE true OR o.next_offset = $4::int8")],
+        ["--point", "intake.committed", "--repeat", "3"], "each_record_ends_once"),
+    "position_in_another_transaction": Mutation(
+        "the effects do not depend on the position",
+        [("worker/store/event_store.c", "accepted AS MATERIALIZED (SELECT FROM moved UNION ALL SELECT FROM begun)",
+          "accepted AS MATERIALIZED (SELECT FROM moved UNION ALL SELECT FROM begun UNION ALL SELECT)")],
+        ["--point", "intake.committed", "--repeat", "3"], "each_record_ends_once"),
+    "garbage_is_dropped": Mutation(
+        "what makes no sense is passed over",
+        [("worker/store/event_store.c", "WHERE EXISTS (SELECT FROM accepted) ORDER BY l.number)",
+          "WHERE false AND EXISTS (SELECT FROM accepted) ORDER BY l.number)")],
+        ["--point", "relay.sent"], "each_record_ends_once"),
+    "no_rescan": Mutation(
+        "the relay never reads below its floor again",
+        [("worker/events/outbox_poll.h", "#define OUTBOX_POLL_RESCAN_US   UINT64_C(5000000)",
+          "#define OUTBOX_POLL_RESCAN_US   UINT64_C(5000000000000)")],
+        ["--point", "deliver.answered", "--repeat", "8"], "everything_settles"),
+    "eventd_knows_the_database": Mutation(
+        "the database's URL is among eventd's settings",
+        [("common/settings.c", 'SECRET("database.url", database.url, WORKER,', 'SECRET("database.url", database.url, WORKER | EVENTD,')],
+        ["--point", "relay.sent"], "no_process_holds_the_others_secrets"),
+    "window_without_bound": Mutation(
+        "the relay holds whatever the outbox has",
+        [("worker/events/outbox_window.h", "#define OUTBOX_WINDOW_ROWS    5000", "#define OUTBOX_WINDOW_ROWS    500000"),
+         ("worker/events/outbox_window.h", "((size_t)8 * 1024 * 1024)", "((size_t)800 * 1024 * 1024)"),
+         ("worker/events/outbox_relay.c", "#define DELETE_ROWS       5000", "#define DELETE_ROWS       500000")],
+        ["--point", "outage.backlog"], "memory_and_queues_stay_bounded"),
+    "stop_waits_for_ever": Mutation(
+        "neither eventd, a worker nor the master gives up waiting",
+        [("eventd/main.c", "bool is_late = now >= eventd->drain_deadline_us;",
+          "bool is_late = now >= eventd->drain_deadline_us + UINT64_C(3600000000);"),
+         ("worker/worker_process.c", "if (is_idle || now_us() >= worker->drain_deadline_us) {", "if (is_idle) {"),
+         ("master/child_table.c", "CLOCK_MONOTONIC, timeout_ms * 1000, TIMER", "CLOCK_MONOTONIC, timeout_ms * 100000, TIMER")],
+        ["--point", "stop.hung"], "stopping_meets_its_deadline"),
+    "lost_is_done": Mutation(
+        "a write whose connection was lost is answered OK",
+        [("worker/store/user_batch.c", "    case DB_LOST:\n        answer_sent(batch, USER_UNAVAILABLE);",
+          "    case DB_LOST:\n        answer_sent(batch, USER_DONE);")],
+        ["--point", "postgres.hang", "--point", "postgres.crash", "--repeat", "4"], "acknowledged_calls_are_committed"),
+}
+
+
+def refresh(copy):
+    """Copies what differs: what is the same keeps its time, and is not built anew."""
+    for path in [*SOURCE.glob("CMakeLists.txt"), *(path for room in ROOMS for path in (SOURCE / room).rglob("*") if path.is_file())]:
+        target = copy / path.relative_to(SOURCE)
+        if not target.exists() or target.read_bytes() != path.read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
+            os.utime(target)
+
+
+def mutated(source, mutation):
+    """Writes the edits; {path: what was there before}."""
+    before = {}
+    for path, old, new in mutation.edits:
+        text = (source / path).read_text(encoding="utf-8")
+        before.setdefault(path, text)
+        if text.count(old) != 1:
+            raise SystemExit(f"{path}: expected exactly once: {old}")
+        (source / path).write_text(text.replace(old, new), encoding="utf-8")
+    return before
+
+
+def run(name, mutation, source, build):
+    """True when the suite said what it should."""
+    before = mutated(source, mutation)
+    try:
+        built = subprocess.run(["ninja", "-C", build, "userd", "userd-worker", "userd-eventd", "embedded_broker"], check=False,
+                               stdout=subprocess.PIPE, text=True)
+        if built.returncode != 0:
+            print(f"FAILED {name}: does not build\n{built.stdout[-3000:]}", flush=True)
+            return False
+        environment = dict(os.environ, USERD_TEST_BINARY_DIR=str(build), USERD_TEST_SOURCE_DIR=str(source))
+        answer = subprocess.run(["/usr/bin/python3", "-B", source / "tests/fault/fault.py", "--seed", "1", *mutation.arguments],
+                                check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+                                timeout=RUN_TIMEOUT_S)
+    finally:
+        for path, text in before.items():
+            (source / path).write_text(text, encoding="utf-8")
+    caught = [line.split()[1].rstrip(":") for line in answer.stdout.splitlines() if line.startswith("VIOLATED ")]
+    is_right = mutation.expected in caught if mutation.expected else answer.returncode == 0
+    print(f"{'ok' if is_right else 'FAILED'} {name}: {mutation.what}: caught by {', '.join(caught) or 'nothing'}", flush=True)
+    for line in answer.stdout.splitlines():
+        if line.startswith("    ") and not line.startswith("    logs:"):
+            print(line, flush=True)
+    if not is_right:
+        print(answer.stdout[-4000:], flush=True)
+    return is_right
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description="mutations that the fault suite must catch")
+    parser.add_argument("--only", action="append", choices=MUTATIONS)
+    parser.add_argument("--work", type=pathlib.Path, help="kept, with its build, for the next time")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    if options.list:
+        for name, mutation in MUTATIONS.items():
+            print(f"{name:32} {mutation.what} -> {mutation.expected}")
+        return 0
+    work = options.work or pathlib.Path(tempfile.mkdtemp(prefix="userd-mutations."))
+    source, build = work / "source", work / "build"
+    refresh(source)
+    subprocess.run(["cmake", "-G", "Ninja", "-B", build, "-S", source, "-DUSERD_FAILPOINTS=ON", "-DUSERD_WERROR=OFF"], check=True,
+                   stdout=subprocess.DEVNULL)
+    results = [run(name, MUTATIONS[name], source, build) for name in options.only or MUTATIONS]
+    if not options.work:
+        shutil.rmtree(work, ignore_errors=True)
+    print(f"{sum(results)} of {len(results)} as expected")
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""What a fault run stands on, all of it its own, because all of it is restarted, hung and killed: a PostgreSQL cluster, a broker
+(embedded, or a real Apache Kafka), one userd, and sometimes a second one beside it."""
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import failpoints
+import userd_service
+
+TOOLS = userd_service.SOURCE / "tests/tools"
+DRAIN_TIMEOUT_MS = 5000
+STOP_SLACK_S = 5
+
+
+def children(pid):
+    """The living children of a process: {pid: program name}."""
+    found = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text(encoding="utf-8").rsplit(")", 1)
+        except OSError:
+            continue
+        state, parent = fields[1].split()[:2]
+        if int(parent) == pid and state != "Z":
+            found[int(entry.name)] = fields[0].split("(", 1)[1]
+    return found
+
+
+def send_signal(pids, number):
+    """To those that still live."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
+class Instance:
+    """One `userd run` with a run directory of its own."""
+
+    def __init__(self, stand, name):
+        self.stand = stand
+        self.name = name
+        self.process = None
+        self.gateway = None
+
+    def start(self, is_waiting=True):
+        """Up to SERVING, unless told not to wait."""
+        directory = self.stand.directory / self.name
+        listeners = directory / "listeners"
+        listeners.unlink(missing_ok=True)
+        self.stand.write_instance_config(self.name)
+        with open(self.stand.directory / f"{self.name}.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [userd_service.BINARY / "master/userd", "run", "-c", self.stand.directory / f"{self.name}.conf"],
+                stdin=subprocess.DEVNULL, stderr=log, stdout=log, env=self.stand.environment())
+        if is_waiting:
+            userd_service.wait_for(listeners.exists, "listening")
+            self.stand.gateway = self.gateway = userd_service.wait_for(
+                lambda: listeners.read_text(encoding="utf-8").split()[1:2], "addresses")[0]
+            userd_service.wait_for(self.stand.is_serving, "SERVING")
+
+    def pids(self, program):
+        """Of its userd-worker or userd-eventd processes; the kernel cuts names at 15 characters."""
+        return [pid for pid, name in children(self.process.pid).items() if name == program[:15]]
+
+    def is_running(self):
+        """The master lives."""
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self):
+        """As a power cut would: the children leave with their master."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout_s):
+        """SIGTERM; (exit status, or None when it was late and killed; seconds that it took)."""
+        begun = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = None
+        return status, time.monotonic() - begun
+
+
+class Stand(userd_service.Service):
+    """All of it. A context manager."""
+
+    def __init__(self, kafka="embedded"):
+        super().__init__(workers=2)
+        self.kafka = kafka
+        self.postgres_handle = self.directory / "postgres"
+        self.kafka_handle = self.directory / "kafka"
+        self.failpoints = failpoints.Failpoints(self.directory / "failpoints")
+        self.main = Instance(self, "run")
+        self.second = Instance(self, "second")
+        self.stops = []  # (what, status, seconds, deadline in seconds) of every stop, for the check
+        self.is_postgres_hung = False
+
+    # ---- life
+
+    def start(self):
+        """Everything up to SERVING, but for the oracle."""
+        self.postgres("start")
+        os.environ["USERD_TEST_POSTGRES"] = str(self.postgres_handle)
+        self.sql(f"CREATE DATABASE {self.database} OWNER userd", is_admin=True)
+        handle = userd_service.read_handle(self.postgres_handle)
+        self.database_url = handle["url"] + self.database
+        self.admin_url = handle["admin_url"] + self.database
+        self.database_password = handle["password"]
+        self.start_broker()
+        self.write_instance_config("run")
+        self.run("migrate", "up")
+
+    def run(self, *arguments):
+        subprocess.run([userd_service.BINARY / "master/userd", *arguments, "-c", self.directory / "run.conf"], check=True,
+                       env=self.environment(), timeout=userd_service.TIMEOUT_S, stderr=subprocess.DEVNULL)
+
+    def start_userd(self):
+        self.main.start()
+
+    def stop(self):
+        """Whatever state everything is in."""
+        self.hang_postgres(False)
+        for instance in (self.second, self.main):
+            if instance.is_running():
+                send_signal(children(instance.process.pid), signal.SIGCONT)
+                instance.kill()
+        if self.broker is not None:
+            send_signal([self.broker.pid], signal.SIGCONT)
+            self.broker.kill()
+            self.broker.wait()
+            self.broker.stdout.close()
+            self.broker.stdin.close()
+        if self.kafka == "apache" and self.kafka_handle.exists():
+            self.hang_broker(False)
+            subprocess.run([TOOLS / "apache_kafka", "stop", self.kafka_handle], check=False)
+        subprocess.run([TOOLS / "private_postgres", "remove", self.postgres_handle], check=False)
+
+    def environment(self):
+        return dict(super().environment(), USERD_FAILPOINTS_FILE=str(self.failpoints.path))
+
+    def write_instance_config(self, name):
+        """Ports are chosen by the system; short deadlines, because they are waited for."""
+        session_ms = 6000 if self.kafka == "apache" else 3500
+        (self.directory / f"{name}.conf").write_text(f"""
+            workers = {self.workers};
+            run_dir = "{self.directory}/{name}";
+            listeners = ( {{ name = "gateway"; address = "127.0.0.1:0"; services = [ "user.User" ]; }} );
+            database = {{ url = "{self.database_url}"; connect_timeout_ms = 1000; statement_timeout_ms = 3000; }};
+            kafka = {{ bootstrap_servers = "{self.servers}"; session_timeout_ms = {session_ms}; batch_records = 20; }};
+            shutdown = {{ drain_timeout_ms = {DRAIN_TIMEOUT_MS}; }};
+            log = {{ level = "debug"; }};
+        """, encoding="utf-8")
+
+    def stop_userd(self, instance, what):
+        """SIGTERM and the time that it took."""
+        deadline_s = DRAIN_TIMEOUT_MS / 1000 + STOP_SLACK_S
+        status, seconds = instance.stop(deadline_s + 20)
+        self.stops.append((what, status, seconds, deadline_s))
+
+    # ---- PostgreSQL
+
+    def postgres(self, action, *options):
+        """start or stop; the data stay."""
+        subprocess.run([TOOLS / "private_postgres", action, self.postgres_handle, *options], check=True)
+
+    def restart_postgres(self, is_immediate):
+        """Away for a moment."""
+        self.postgres("stop", *(["--immediate"] if is_immediate else []))
+        self.postgres("start")
+
+    def hang_postgres(self, is_hung):
+        """SIGSTOP to every process of the cluster, or SIGCONT."""
+        handle = userd_service.read_handle(self.postgres_handle) if self.postgres_handle.exists() else {}
+        pid_file = pathlib.Path(handle.get("directory", "/nonexistent")) / "data/postmaster.pid"
+        if not pid_file.exists():
+            return
+        postmaster = int(pid_file.read_text(encoding="utf-8").split()[0])
+        if is_hung:
+            send_signal([postmaster], signal.SIGSTOP)
+            send_signal(children(postmaster), signal.SIGSTOP)
+        else:
+            send_signal(children(postmaster), signal.SIGCONT)
+            send_signal([postmaster], signal.SIGCONT)
+
+    # ---- the broker
+
+    def start_broker(self):
+        if self.kafka == "apache":
+            subprocess.run([TOOLS / "apache_kafka", "start", self.kafka_handle], check=True)
+            self.servers = userd_service.read_handle(self.kafka_handle)["bootstrap.servers"]
+            return
+        self.broker = subprocess.Popen([userd_service.BINARY / "tests/embedded_broker", "--stdin"], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, text=True)
+        self.servers = self.broker.stdout.readline().strip().partition("=")[2]
+        assert self.servers
+
+    def broker_command(self, *words):
+        """To the embedded broker."""
+        self.broker.stdin.write(" ".join(map(str, words)) + "\n")
+        self.broker.stdin.flush()
+        answer = self.broker.stdout.readline().strip()
+        assert answer == "ok", f"{words}: {answer}"
+
+    def restart_broker(self, away_s):
+        """Embedded: its connections are dropped and refused. Apache: killed and started again on its data."""
+        if self.kafka == "apache":
+            subprocess.run([TOOLS / "apache_kafka", "kill", self.kafka_handle], check=True)
+            time.sleep(away_s)
+            subprocess.run([TOOLS / "apache_kafka", "revive", self.kafka_handle], check=True)
+            return
+        self.broker_command("down")
+        time.sleep(away_s)
+        self.broker_command("up")
+
+    def hang_broker(self, is_hung):
+        """SIGSTOP or SIGCONT."""
+        pid = int(userd_service.read_handle(self.kafka_handle)["pid"]) if self.kafka == "apache" else self.broker.pid
+        send_signal([pid], signal.SIGSTOP if is_hung else signal.SIGCONT)
