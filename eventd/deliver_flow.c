@@ -395,6 +395,9 @@ void deliver_flow_start(
             starts[i].topic, starts[i].partition);
         (void)sd_event_exit(flow->options.event, 1);
     }
+    /* A queue wakes us only when it ceases to be empty, and what an earlier assignment has left in
+     * one keeps it from that: taken out, however old, it is in nobody's way. */
+    (void)eventfd_write(flow->wake_fd, 1);
 }
 
 void deliver_flow_set_group(struct deliver_flow *flow, struct consumer_group *group)
