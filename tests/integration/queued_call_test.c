@@ -137,6 +137,35 @@ Test(queued_call, whose_deadline_passed_before_its_turn_changes_nothing)
     then_name_is(&userd, 17, "trinity");
 }
 
+Test(queued_call, that_is_cancelled_before_its_turn_changes_nothing)
+{
+    when_the_table_is_locked();
+    struct test_call *holders[2];
+    for (size_t i = 0; i < ARRAY_LENGTH(holders); i++) {
+        holders[i] = start_read(17, TEST_TIMEOUT_MS);
+        test_database_wait_for_waiter(&userd.database);
+        then_health_becomes(&userd, TEST_HEALTH_SERVING);
+    }
+    static const char request[] = "\x08\x11\x12\x08"
+                                  "late one";
+    struct test_call *call = test_rpc_start(
+        &userd.gateway, METHOD_USER_UPDATE, request, sizeof(request) - 1, TEST_TIMEOUT_MS);
+    test_pause_ms(200); /* it is there, and is found waiting */
+    test_rpc_cancel(call);
+    struct test_reply reply;
+    test_rpc_finish(call, &reply);
+    then_fails_with(&reply, GRPC_STATUS_CANCELLED, NULL);
+    test_pause_ms(200); /* the worker has heard of it */
+    when_the_table_is_free_again();
+    for (size_t i = 0; i < ARRAY_LENGTH(holders); i++) {
+        test_rpc_finish(holders[i], &reply);
+        cr_assert_eq(reply.status, GRPC_STATUS_OK, "%s", reply.message);
+        test_reply_cleanup(&reply);
+    }
+    test_pause_ms(200); /* it would have been written by now */
+    then_name_is(&userd, 17, "trinity");
+}
+
 static void init_small(void)
 {
     given("queued_calls = 10;");

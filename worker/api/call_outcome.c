@@ -44,10 +44,17 @@ void call_outcome_fail(
     abort();
 }
 
+static void on_wait(struct user_question *question)
+{
+    rpc_call_watch(question->asker);
+}
+
 void call_outcome_prepare(struct rpc_call *call, struct user_question *question,
     void (*on_done)(struct user_question *question, enum user_outcome outcome))
 {
     question->on_done = on_done;
     question->deadline_us = rpc_call_deadline_us(call);
     question->is_cancelled = rpc_call_is_cancelled(call);
+    question->on_wait = on_wait;
+    question->asker = call;
 }

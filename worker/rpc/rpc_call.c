@@ -107,7 +107,7 @@ void rpc_call_give_back(struct rpc_call *call)
 
 /* ---- the end of a call ---- */
 
-/* One of the two tags has come back. */
+/* A tag has come back. */
 static void release_call(struct rpc_call *call)
 {
     assert(call->outstanding > 0);
@@ -190,11 +190,32 @@ static size_t put_trailer(struct rpc_call *call, grpc_status_code status)
     return 1;
 }
 
+static size_t put_close(struct rpc_call *call, grpc_op *operation)
+{
+    operation->op = GRPC_OP_RECV_CLOSE_ON_SERVER;
+    operation->data.recv_close_on_server.cancelled = &call->was_cancelled;
+    return 1;
+}
+
+void rpc_call_watch(struct rpc_call *call)
+{
+    if (call->is_watched)
+        return;
+    call->is_watched = true;
+    call->outstanding++;
+    grpc_op operation;
+    memset(&operation, 0, sizeof(operation));
+    size_t count = put_close(call, &operation);
+    grpc_call_error error =
+        grpc_call_start_batch(call->core, &operation, count, &call->closed, NULL);
+    assert(error == GRPC_CALL_OK);
+}
+
 /* One batch for everything that is left to say. */
 void rpc_call_send_answer(struct rpc_call *call, const struct core_bridge *bridge)
 {
     grpc_slice details = call->details;
-    grpc_op operations[3];
+    grpc_op operations[4];
     memset(operations, 0, sizeof(operations));
     size_t count = 0;
     operations[count++].op = GRPC_OP_SEND_INITIAL_METADATA;
@@ -209,6 +230,8 @@ void rpc_call_send_answer(struct rpc_call *call, const struct core_bridge *bridg
         GRPC_SLICE_IS_EMPTY(details) ? NULL : &details;
     last->data.send_status_from_server.trailing_metadata_count = put_trailer(call, call->status);
     last->data.send_status_from_server.trailing_metadata = &call->trailer;
+    if (!call->is_watched)
+        count += put_close(call, &operations[count]);
     /* From here on the object may be recycled at any moment. */
     grpc_call_error error =
         bridge == NULL
@@ -296,12 +319,6 @@ void rpc_call_begin(struct rpc_call *call)
     atomic_store_explicit(&call->is_cancelled, false, memory_order_relaxed);
     atomic_flag_clear_explicit(&call->is_answered, memory_order_relaxed);
     call->was_cancelled = 0;
-    call->outstanding = 2;
-
-    grpc_op operation;
-    memset(&operation, 0, sizeof(operation));
-    operation.op = GRPC_OP_RECV_CLOSE_ON_SERVER;
-    operation.data.recv_close_on_server.cancelled = &call->was_cancelled;
-    grpc_call_error error = grpc_call_start_batch(call->core, &operation, 1, &call->closed, NULL);
-    assert(error == GRPC_CALL_OK);
+    call->is_watched = false;
+    call->outstanding = 1;
 }

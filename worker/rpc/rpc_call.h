@@ -27,8 +27,12 @@ ProtobufCAllocator *rpc_call_allocator(struct rpc_call *call);
 
 /* CLOCK_MONOTONIC; INT64_MAX: none. */
 int64_t rpc_call_deadline_us(const struct rpc_call *call);
-/* Set when the client has gone away. */
+/* Set when the client of a watched call has gone away. */
 const atomic_bool *rpc_call_is_cancelled(const struct rpc_call *call);
+
+/* From now on the client's going away is noticed, which costs a tenth of a short call: for one that
+ * waits. Not beside another function that is given the call; as often as one likes. */
+void rpc_call_watch(struct rpc_call *call);
 
 /* Answers with an error. `message` is copied. For RESOURCE_EXHAUSTED and UNAVAILABLE a retry hint
  * (grpc-retry-pushback-ms) is added. */

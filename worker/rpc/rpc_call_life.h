@@ -1,10 +1,11 @@
 /* The inside of a unary call (rpc_call.h), and the pool that its objects come from and go back to.
  *
  * An object is made once and used for many calls, one after the other: asked for at the C core,
- * arrived, answered, recycled. Two operations of an arrived call are always outstanding or to come:
- * "closed" (started at once, so that a client that goes away is noticed while its call is queued)
- * and "finished" (started by the answer). The object goes back when both have come back; both come
- * back on the rpc thread, so that nothing here needs a lock.
+ * arrived, answered, recycled. "finished" is started by the answer; "closed", which tells that the
+ * client has gone away, is part of it, unless the call had to wait and was watched: then it was
+ * started on its own before. The object goes back when all that was started has come back, on the
+ * rpc thread; until its answer a call is with one thread at a time, so that nothing here needs a
+ * lock.
  */
 #ifndef USERD_WORKER_RPC_RPC_CALL_LIFE_H
 #define USERD_WORKER_RPC_RPC_CALL_LIFE_H
@@ -51,7 +52,8 @@ struct rpc_call {
     atomic_bool is_cancelled;
     atomic_flag is_answered;
     int was_cancelled;        /* written by the C core with the closed tag */
-    unsigned int outstanding; /* of closed and finished */
+    bool is_watched;          /* closed was started on its own */
+    unsigned int outstanding; /* of closed and finished: what is to come back */
     /* the answer */
     grpc_status_code status;
     bool has_reply;
@@ -72,7 +74,7 @@ size_t rpc_call_pool_in_progress(const struct rpc_call_pool *pool);
 struct rpc_call *rpc_call_take(struct rpc_call_pool *pool);
 /* Back to the pool without having become a call. */
 void rpc_call_give_back(struct rpc_call *call);
-/* The call has arrived: starts watching for its end. */
+/* The call has arrived. */
 void rpc_call_begin(struct rpc_call *call);
 /* The ProtobufCClosure that answers; `call` is the struct rpc_call. A NULL message answers
  * INTERNAL. */

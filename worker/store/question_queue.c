@@ -137,6 +137,8 @@ void question_queue_sweep(struct question_queue *queue, int64_t now_us)
     for (; question; question = question_queue_pop(queue, now_us)) {
         append(&kept, question);
         kept_count++;
+        if (question->on_wait)
+            question->on_wait(question);
     }
     question_queue_put_back(queue, kept.first, kept.last, kept_count);
 }

@@ -44,7 +44,7 @@ struct user_question *question_queue_pop(struct question_queue *queue, int64_t n
 /* Puts a list of popped questions (oldest first, joined by `next`) back to the front. */
 void question_queue_put_back(struct question_queue *queue, struct user_question *first,
     struct user_question *last, size_t count);
-/* Answers all that are over. */
+/* Answers all that are over, and lets the others know that they wait. */
 void question_queue_sweep(struct question_queue *queue, int64_t now_us);
 /* Answers everything. */
 void question_queue_answer_all(struct question_queue *queue, enum user_outcome outcome);

@@ -46,7 +46,11 @@ struct user_question {
     void (*on_done)(struct user_question *question, enum user_outcome outcome);
     int64_t deadline_us;             /* CLOCK_MONOTONIC; INT64_MAX: none */
     const atomic_bool *is_cancelled; /* set by the asker's thread at any time; NULL: never */
-    const char *message;             /* with USER_NAME_INVALID: for people; static text */
+    /* Runs on the loop thread, again and again, while the question waits for longer than a moment:
+     * only then is it worth while to watch for a cancellation. May be NULL. */
+    void (*on_wait)(struct user_question *question);
+    void *asker;         /* for on_wait */
+    const char *message; /* with USER_NAME_INVALID: for people; static text */
     /* private to the store while queued */
     struct user_question *next;
     enum user_question_kind kind;

@@ -14,6 +14,7 @@ struct test_question {
     struct user_question question;
     int number;
     int answers;
+    int waits;
     enum user_outcome outcome;
 };
 
@@ -27,6 +28,11 @@ static void on_done(struct user_question *question, enum user_outcome outcome)
     struct test_question *asked = (struct test_question *)(void *)question;
     asked->answers++;
     asked->outcome = outcome;
+}
+
+static void count_wait(struct user_question *question)
+{
+    ((struct test_question *)(void *)question)->waits++;
 }
 
 static struct test_question make_question(int number, int64_t deadline_us)
@@ -162,10 +168,14 @@ Test(question_queue, sweeps_out_what_is_over_and_keeps_the_rest_in_order)
         cr_assert(put(&fixture, &questions[i]));
     }
     question_intake_take(&fixture.intake, fixture.queues);
+    for (int i = 0; i < 6; i++)
+        questions[i].question.on_wait = count_wait;
     question_queue_sweep(&fixture.queues[USER_QUESTION_NAMES], 100);
     cr_assert_eq(atomic_load(&fixture.intake.waiting), 3);
     for (int i = 0; i < 6; i++)
         cr_assert_eq(questions[i].answers, i % 2);
+    for (int i = 0; i < 6; i++)
+        cr_assert_eq(questions[i].waits, 1 - i % 2);
     for (int i = 0; i < 6; i += 2)
         cr_assert_eq(pop_number(&fixture, 100), i);
     question_intake_cleanup(&fixture.intake);
