@@ -313,7 +313,7 @@ static void free_all_calls(struct load_connection *connection)
 {
     connection->free_count = connection->plan->streams;
     memcpy((void *)connection->free_calls, (void *)connection->calls,
-        connection->free_count * sizeof(*connection->calls));
+        connection->free_count * sizeof(struct call *));
 }
 
 static void open_session(struct load_connection *connection)
@@ -405,8 +405,8 @@ struct load_connection *load_connection_new(
     connection->random = seed * UINT64_C(0x9E3779B97F4A7C15) + 1;
     (void)snprintf(connection->authority, sizeof(connection->authority), "127.0.0.1:%u",
         ntohs(address->sin_port));
-    connection->calls = calloc(plan->streams, sizeof(*connection->calls));
-    connection->free_calls = calloc(plan->streams, sizeof(*connection->free_calls));
+    connection->calls = calloc(plan->streams, sizeof(struct call *));
+    connection->free_calls = calloc(plan->streams, sizeof(struct call *));
     if (connection->calls == NULL || connection->free_calls == NULL)
         die("calloc");
     for (size_t i = 0; i < plan->streams; i++) {

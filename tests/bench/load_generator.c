@@ -180,7 +180,8 @@ int main(int argc, char **argv)
     parse_options(&options, argc, argv);
     (void)signal(SIGPIPE, SIG_IGN);
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    struct load_connection **connections = calloc(options.connections, sizeof(*connections));
+    struct load_connection **connections =
+        calloc(options.connections, sizeof(struct load_connection *));
     if (epoll_fd < 0 || connections == NULL)
         die("start", strerror(errno));
     for (size_t i = 0; i < options.connections; i++)
