@@ -36,8 +36,11 @@ int64_t outbox_poll_begin(struct outbox_poll *poll, uint64_t now_us)
     return 0;
 }
 
-void outbox_poll_finish(struct outbox_poll *poll, uint64_t now_us, uint64_t fresh, int64_t highest)
+void outbox_poll_finish(
+    struct outbox_poll *poll, uint64_t now_us, uint64_t fresh, int64_t lowest, int64_t highest)
 {
+    if (fresh > 0 && lowest <= poll->floor)
+        poll->next_rescan_us = now_us;
     if (highest > poll->highest)
         poll->highest = highest;
     if (poll->next_us == 0)

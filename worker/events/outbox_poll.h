@@ -4,6 +4,8 @@
  * floor that follows the highest id read at a distance of one to two seconds, so that they do not
  * wade through dead rows, and a transaction that drew its id before others and commits after them
  * is still found; one that takes longer is found by a rescan from the beginning every few seconds.
+ * Such a transaction may have more rows than one read brings: rescans follow each other for as long
+ * as they find rows below the floor.
  */
 #ifndef USERD_WORKER_EVENTS_OUTBOX_POLL_H
 #define USERD_WORKER_EVENTS_OUTBOX_POLL_H
@@ -33,7 +35,9 @@ void outbox_poll_wake(struct outbox_poll *poll);
 bool outbox_poll_is_due(const struct outbox_poll *poll, uint64_t now_us);
 /* A read begins: returns the id that it must read above. */
 int64_t outbox_poll_begin(struct outbox_poll *poll, uint64_t now_us);
-/* It brought `fresh` rows that were not known, the highest id being `highest`. */
-void outbox_poll_finish(struct outbox_poll *poll, uint64_t now_us, uint64_t fresh, int64_t highest);
+/* It brought `fresh` rows that were not known, the first of them `lowest`; the highest id of all
+ * rows was `highest`. */
+void outbox_poll_finish(
+    struct outbox_poll *poll, uint64_t now_us, uint64_t fresh, int64_t lowest, int64_t highest);
 
 #endif

@@ -280,6 +280,7 @@ static void on_read(struct db_request *request, const struct db_answer *answer)
         return;
     const PGresult *result = answer->results[0];
     int rows = PQntuples(result);
+    int64_t lowest = 0; /* of the fresh ones */
     int64_t highest = 0;
     uint64_t fresh = 0;
     if (rows > 0)
@@ -294,10 +295,10 @@ static void on_read(struct db_request *request, const struct db_answer *answer)
         if (error < 0)
             log_error("outbox row cannot be read outbox_id=%" PRIi64 " error=%d: left where it is",
                 stored.id, error);
-        else
-            fresh++;
+        else if (fresh++ == 0)
+            lowest = stored.id;
     }
-    outbox_poll_finish(&relay->poll, now_us(relay), fresh, highest);
+    outbox_poll_finish(&relay->poll, now_us(relay), fresh, lowest, highest);
     advance(relay);
 }
 
