@@ -59,7 +59,8 @@ def check_points():
 
 def point_rounds(options):
     """Each point, `repeat` times."""
-    names = options.point or faults.NAMES
+    share, shares = options.share
+    names = (options.point or faults.NAMES)[share - 1::shares]
     for i in range(len(names) * options.repeat):
         number = options.first_round + i
         random_ = random.Random(f"faults {options.seed} {number}")
@@ -230,10 +231,19 @@ class Run:
         return 1 if self.violations else 0
 
 
+def share_of(text):
+    """(K, N) of "K/N"."""
+    share, shares = (int(number) for number in text.split("/"))
+    if not 1 <= share <= shares:
+        raise ValueError(text)
+    return share, shares
+
+
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description="the fault suite of userd")
     parser.add_argument("--point", action="append", choices=faults.NAMES + faults.BY_NAME_ONLY, metavar="NAME", help="may be repeated; see --list")
+    parser.add_argument("--share", type=share_of, default=(1, 1), metavar="K/N", help="of the points every Nth, from the Kth on")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--random", action="store_true")
     parser.add_argument("--seconds", type=int, default=60)

@@ -32,6 +32,7 @@ MUTATIONS = {
     "deleted_when_sent": Mutation(
         "the relay takes a row as delivered when it has sent it to eventd",
         [("worker/events/outbox_row.c", '        FAILPOINT("relay.sent");\n',
+          '        FAILPOINT("relay.sent");\n'
           "        for (size_t i = 0; i < count; i++)\n"
           "            (void)outbox_window_mark_done(window, window->epoch, rows[i]->id);\n")],
         ["--point", "outage.kill", "--repeat", "3"], "every_committed_event_is_in_the_log"),
