@@ -191,7 +191,7 @@ class OutageFault(Fault):
             time.sleep(LONG_S)
         elif what == "backlog":
             write_backlog(stand, 1000000000 + self.random_.randrange(50) * BACKLOG_ROWS * 1000, BACKLOG_ROWS)
-            time.sleep(2)
+            time.sleep(5)
         else:
             time.sleep(0.7)
             stands.send_signal(stand.main.pids("userd-eventd"), signal.SIGKILL)

@@ -50,7 +50,7 @@ def plan(seed, number, duration_s):
         value = json.dumps({"id": auth_id}).encode()
         for _ in range(random_.choice((1, 1, 1, 2))):
             events.append(Operation(random_.uniform(0, duration_s), "admin_delete_user", (value,)))
-    for _ in range(12):
+    for _ in range(24):
         topic = random_.choice(("registration", "admin_delete_user"))
         events.append(Operation(random_.uniform(0, duration_s), topic, (random_.choice(GARBAGE),)))
     for auth_id in random_.sample(ids, USERS // 2):
@@ -81,6 +81,7 @@ class Load:
                                             request_timeout_ms=20000, max_block_ms=60000)
         self.lock = threading.Lock()
         self.codes = collections.Counter()
+        self.words = collections.Counter()
         self.operations = 0
         self.answered = set()     # ("delete", id) and ("rename", id, name) that the service has said yes to
         self.asked_to_delete = set()
@@ -117,6 +118,8 @@ class Load:
             invoke(request, timeout=CALL_TIMEOUT_S)
             self.note("OK", operation)
         except grpc.RpcError as error:
+            with self.lock:
+                self.words[f"{error.code().name} {error.details()}"] += 1
             self.note(error.code().name, operation)
 
     def run_calls(self, operations, begin):

@@ -84,7 +84,7 @@ MUTATIONS = {
         "the effects do not depend on the position",
         [("worker/store/event_store.c", "accepted AS MATERIALIZED (SELECT FROM moved UNION ALL SELECT FROM begun)",
           "accepted AS MATERIALIZED (SELECT FROM moved UNION ALL SELECT FROM begun UNION ALL SELECT)")],
-        ["--point", "intake.committed", "--repeat", "3"], "each_record_ends_once"),
+        ["--point", "intake.committed", "--repeat", "8"], "each_record_ends_once"),
     "garbage_is_dropped": Mutation(
         "what makes no sense is passed over",
         [("worker/store/event_store.c", "WHERE EXISTS (SELECT FROM accepted) ORDER BY l.number)",

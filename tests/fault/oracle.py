@@ -160,6 +160,7 @@ class Watcher(threading.Thread):
         self.commits_ahead = []   # (topic, partition, committed, applied) that must never be
         self.tombstoned = []      # ids of users that were there beside their tombstone
         self.most_kib = collections.Counter()  # program: resident memory
+        self.first_kib = {}       # the same, when work began
         self.looks = 0
         self.failure = None
         self.is_stopping = False
