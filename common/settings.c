@@ -167,6 +167,12 @@ static void cleanup_listener(struct settings_listener *listener)
     free(listener->address);
 }
 
+static void cleanup_kafka_option(struct settings_kafka_option *option)
+{
+    wipe_text(&option->value);
+    free(option->property);
+}
+
 void settings_cleanup(struct settings *settings)
 {
     for (size_t i = 0; i < ARRAY_LENGTH(table); i++) {
@@ -175,6 +181,8 @@ void settings_cleanup(struct settings *settings)
     }
     for (size_t i = 0; i < settings->listener_count; i++)
         cleanup_listener(&settings->listeners[i]);
+    for (size_t i = 0; i < settings->kafka_option_count; i++)
+        cleanup_kafka_option(&settings->kafka_options[i]);
     memset(settings, 0, sizeof(*settings));
 }
 
@@ -204,6 +212,25 @@ int settings_listener_add_service(struct settings_listener *listener, const char
     if (services[listener->service_count] == NULL)
         return -ENOMEM;
     listener->service_count++;
+    return 0;
+}
+
+int settings_add_kafka_option(struct settings *settings, const char *property, const char *value,
+    bool is_secret, unsigned int line)
+{
+    if (settings->kafka_option_count >= SETTINGS_MAX_KAFKA_OPTIONS)
+        return -ENOSPC;
+    struct settings_kafka_option option = {
+        .property = strdup(property),
+        .value = strdup(value),
+        .is_secret = is_secret,
+        .line = line,
+    };
+    if (option.property == NULL || option.value == NULL) {
+        cleanup_kafka_option(&option);
+        return -ENOMEM;
+    }
+    settings->kafka_options[settings->kafka_option_count++] = option;
     return 0;
 }
 

@@ -15,8 +15,9 @@
 #include "common/attributes.h"
 #include "common/log.h"
 
-#define SETTINGS_MAX_LISTENERS 16
-#define SETTINGS_MAX_WORKERS   64
+#define SETTINGS_MAX_LISTENERS     16
+#define SETTINGS_MAX_WORKERS       64
+#define SETTINGS_MAX_KAFKA_OPTIONS 64
 
 /* The enum members are stored as int: SETTING_CHOICE. */
 enum core_bridge_mode { CORE_BRIDGE_AUTO, CORE_BRIDGE_OFF };
@@ -28,6 +29,14 @@ struct settings_listener {
     char **services; /* owned, as are the names: full gRPC service names */
     size_t service_count;
     unsigned int line; /* in the file, 0 when unknown */
+};
+
+/* A property that librdkafka gets as it is: kafka.options of the file. */
+struct settings_kafka_option {
+    char *property; /* owned: "security.protocol" */
+    char *value;    /* owned; wiped */
+    bool is_secret; /* never shown */
+    unsigned int line;
 };
 
 struct settings {
@@ -59,6 +68,8 @@ struct settings {
         int session_timeout_ms;
         int batch_records;
     } kafka;
+    struct settings_kafka_option kafka_options[SETTINGS_MAX_KAFKA_OPTIONS]; /* for eventd alone */
+    size_t kafka_option_count;
     struct {
         int message_bytes;
         int event_bytes;
@@ -121,6 +132,10 @@ MUST_CHECK int settings_add_listener(struct settings *settings, const char *name
     const char *address, struct settings_listener **ret_listener);
 MUST_CHECK int settings_listener_add_service(
     struct settings_listener *listener, const char *service);
+
+/* Appends copies. -ENOSPC above SETTINGS_MAX_KAFKA_OPTIONS, -ENOMEM. */
+MUST_CHECK int settings_add_kafka_option(struct settings *settings, const char *property,
+    const char *value, bool is_secret, unsigned int line);
 
 /* `workers`, with 0 replaced by the number of cores that this process may run on. */
 unsigned int settings_worker_count(const struct settings *settings);

@@ -1,16 +1,14 @@
 #include "common/settings_environment.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/database_url.h"
-#include "common/file_descriptor.h"
+#include "common/secret_file.h"
 
-#define CREDENTIAL_NAME   "database-password"
-#define SECRET_MAX_LENGTH 1024
+#define CREDENTIAL_NAME "database-password"
 
 static void override_from(const char *variable, const char *setting, struct settings *settings,
     struct settings_complaints *complaints)
@@ -26,42 +24,6 @@ void settings_environment_apply(struct settings *settings, struct settings_compl
 {
     override_from("DB_URL", "database.url", settings, complaints);
     override_from("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers", settings, complaints);
-}
-
-/* Reads one line without its end. 0 or negative errno; -EMSGSIZE when it is too long to be a
- * password. */
-static int read_secret(const char *path, char *target, size_t size)
-{
-    int fd CLEANUP(fd_close) = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    ssize_t length = read(fd, target, size);
-    if (length < 0)
-        return -errno;
-    if ((size_t)length == size)
-        return -EMSGSIZE;
-    target[length] = '\0';
-    target[strcspn(target, "\r\n")] = '\0';
-    return 0;
-}
-
-/* -ENOENT without a complaint when there is no secret anywhere. */
-static int find_password(
-    const struct settings *settings, char *password, size_t size, const char **ret_path)
-{
-    static char credential[512];
-    const char *directory = getenv("CREDENTIALS_DIRECTORY");
-    if (directory != NULL) {
-        (void)snprintf(credential, sizeof(credential), "%s/" CREDENTIAL_NAME, directory);
-        *ret_path = credential;
-        int result = read_secret(credential, password, size);
-        if (result != -ENOENT)
-            return result;
-    }
-    *ret_path = settings->database.password_file;
-    if (**ret_path == '\0')
-        return -ENODATA;
-    return read_secret(*ret_path, password, size);
 }
 
 static void normalise(struct settings *settings, const char *place, unsigned int line,
@@ -91,21 +53,21 @@ void settings_environment_complete_url(struct settings *settings, const char *fi
     if (complaints->count > complaints_before)
         return;
 
-    char password[SECRET_MAX_LENGTH];
-    const char *path = NULL;
-    int result = find_password(settings, password, sizeof(password), &path);
-    if (result == -ENODATA)
-        return;
-    if (result < 0) {
+    char *password CLEANUP(secret_file_wipe) = NULL;
+    char *path = NULL;
+    int result =
+        secret_file_read(CREDENTIAL_NAME, settings->database.password_file, &password, &path);
+    if (result < 0 && result != -ENODATA)
         settings_complaints_add(complaints, file, password_line,
             "database.password_file: cannot read %s: %s, expected a file with the password on its "
             "first line",
-            path, strerror(-result));
+            path == NULL ? "it" : path, strerror(-result));
+    free(path);
+    if (result < 0)
         return;
-    }
+    password[strcspn(password, "\r\n")] = '\0';
     char *url = NULL;
     result = database_url_set_password(settings->database.url, password, &url);
-    explicit_bzero(password, sizeof(password));
     if (result == 0) {
         explicit_bzero(settings->database.url, strlen(settings->database.url));
         free(settings->database.url);

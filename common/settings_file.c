@@ -9,6 +9,7 @@
 
 #include "common/nearest_name.h"
 #include "common/settings_environment.h"
+#include "common/settings_kafka.h"
 
 #define LISTENERS          "listeners"
 #define PATH_SIZE          256
@@ -62,6 +63,7 @@ static size_t collect_names(const char *names[NAMES_MAX], char storage[NAMES_MAX
     const struct setting_row *rows = settings_table(&row_count);
     size_t count = 0;
     names[count++] = LISTENERS;
+    names[count++] = SETTINGS_KAFKA_OPTIONS;
     for (size_t i = 0; i < row_count && count + 2 < NAMES_MAX; i++) {
         names[count++] = rows[i].name;
         const char *dot = strchr(rows[i].name, '.');
@@ -328,6 +330,9 @@ static void read_setting(const struct reader *reader, const config_setting_t *se
         read_value(reader, setting, row);
     else if (strcmp(name, LISTENERS) == 0)
         read_listeners(reader, setting);
+    else if (strcmp(name, SETTINGS_KAFKA_OPTIONS) == 0)
+        settings_kafka_read(
+            reader->settings, setting, file_of(reader, setting), reader->complaints);
     else if (is_group_name(name) && config_setting_is_group(setting))
         read_group(reader, setting);
     else if (is_group_name(name))

@@ -11,6 +11,8 @@ struct packed_start {
     Userd__Ipc__SettingValue **value_pointers;
     Userd__Ipc__Listener listeners[SETTINGS_MAX_LISTENERS];
     Userd__Ipc__Listener *listener_pointers[SETTINGS_MAX_LISTENERS];
+    Userd__Ipc__KafkaOption options[SETTINGS_MAX_KAFKA_OPTIONS];
+    Userd__Ipc__KafkaOption *option_pointers[SETTINGS_MAX_KAFKA_OPTIONS];
 };
 
 static void pack_value(
@@ -40,6 +42,21 @@ static void pack_listeners(const struct settings *settings, struct packed_start 
     }
     packed->start.listeners = packed->listener_pointers;
     packed->start.n_listeners = settings->listener_count;
+}
+
+static void pack_kafka_options(const struct settings *settings, struct packed_start *packed)
+{
+    for (size_t i = 0; i < settings->kafka_option_count; i++) {
+        const struct settings_kafka_option *from = &settings->kafka_options[i];
+        userd__ipc__kafka_option__init(&packed->options[i]);
+        packed->options[i].property = from->property;
+        packed->options[i].value = from->value;
+        packed->options[i].is_secret = from->is_secret;
+        packed->options[i].line = from->line;
+        packed->option_pointers[i] = &packed->options[i];
+    }
+    packed->start.kafka_options = packed->option_pointers;
+    packed->start.n_kafka_options = settings->kafka_option_count;
 }
 
 int settings_transfer_pack(const struct settings *settings, enum setting_audience audience,
@@ -73,6 +90,8 @@ int settings_transfer_pack(const struct settings *settings, enum setting_audienc
     packed->start.n_settings = used;
     if (audience == SETTING_FOR_WORKER)
         pack_listeners(settings, packed);
+    if (audience == SETTING_FOR_EVENTD)
+        pack_kafka_options(settings, packed);
     *ret_start = &packed->start;
     return 0;
 }
@@ -121,6 +140,11 @@ int settings_transfer_unpack(const Userd__Ipc__Start *start, struct settings *re
         result = unpack_value(start->settings[i], &settings);
     for (size_t i = 0; result == 0 && i < start->n_listeners; i++)
         result = unpack_listener(start->listeners[i], &settings);
+    for (size_t i = 0; result == 0 && i < start->n_kafka_options; i++) {
+        const Userd__Ipc__KafkaOption *from = start->kafka_options[i];
+        result = settings_add_kafka_option(
+            &settings, from->property, from->value, from->is_secret, from->line);
+    }
     if (result < 0)
         return result;
     *ret_settings = settings;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "eventd/kafka_options.h"
 
 #define LOG_LINES_PER_SECOND 5
 #define SYSLOG_ERROR         3
@@ -139,6 +140,8 @@ int kafka_client_new_producer(const struct settings *settings, rd_kafka_t **ret_
     /* How long a message may wait for company in its batch. */
     if (result == 0)
         result = set_number(configuration, "linger.ms", settings->kafka.linger_ms);
+    if (result == 0)
+        result = kafka_options_apply(settings, RD_KAFKA_PRODUCER, configuration);
     if (result < 0) {
         rd_kafka_conf_destroy(configuration);
         return result;
@@ -163,6 +166,8 @@ int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_
     if (result == 0)
         result = set_number(
             configuration, "heartbeat.interval.ms", settings->kafka.session_timeout_ms / 3);
+    if (result == 0)
+        result = kafka_options_apply(settings, RD_KAFKA_CONSUMER, configuration);
     if (result < 0) {
         rd_kafka_conf_destroy(configuration);
         return result;

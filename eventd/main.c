@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -253,7 +254,7 @@ static int run(struct eventd *eventd)
     int result = build(eventd);
     if (result < 0) {
         log_error("eventd cannot start error=%d", result);
-        return EXIT_FAILURE;
+        return result == -EINVAL ? EX_CONFIG : EXIT_FAILURE;
     }
     /* Ready does not wait for Kafka: calls are served and the outbox keeps what happens. */
     kafka_watch_start(eventd->watch, eventd->link.slot);

@@ -11,6 +11,7 @@
 
 #define DATABASE_URL_SETTING "database.url"
 #define REDACTED             "***"
+#define KAFKA_GROUP          "kafka"
 
 /* A libconfig string: its escapes are those of C that are written here. */
 static void print_string(const char *text)
@@ -85,6 +86,22 @@ static void print_listeners(const struct settings *settings)
     (void)printf("\n);\n");
 }
 
+/* As they stand in the file, where names hold no dots. */
+static void print_kafka_options(const struct settings *settings)
+{
+    (void)printf("  options = {%s", settings->kafka_option_count > 0 ? "\n" : " ");
+    for (size_t i = 0; i < settings->kafka_option_count; i++) {
+        const struct settings_kafka_option *option = &settings->kafka_options[i];
+        (void)printf("    ");
+        for (const char *letter = option->property; *letter != '\0'; letter++)
+            (void)putchar(*letter == '.' ? '_' : *letter);
+        (void)printf(" = ");
+        print_string(option->is_secret ? REDACTED : option->value);
+        (void)printf(";\n");
+    }
+    (void)printf("%s};\n", settings->kafka_option_count > 0 ? "  " : "");
+}
+
 static size_t group_length(const struct setting_row *row)
 {
     const char *dot = strchr(row->name, '.');
@@ -119,6 +136,8 @@ static void print_group(
         print_value(settings, &table[i]);
         (void)printf(";\n");
     }
+    if (length == strlen(KAFKA_GROUP) && strncmp(table[first].name, KAFKA_GROUP, length) == 0)
+        print_kafka_options(settings);
     if (length > 0)
         (void)printf("};\n");
 }

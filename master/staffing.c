@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sysexits.h>
 
 #include "common/log.h"
 #include "master/peer_links.h"
@@ -210,12 +211,17 @@ static void on_gone(uint32_t slot, const struct child_end *end, void *userdata)
     }
     if (post->generation == 0)
         return;
-    if (is_next(staffing, post->generation))
+    if (is_next(staffing, post->generation)) {
         abort_reload(staffing, slot);
-    else if (end->was_asked)
+    } else if (end->was_asked) {
         start_post(post);
-    else
+    } else if (end->exit_status == EX_CONFIG && staffing->phase == STAFFING_STARTING) {
+        log_error("giving up role=%s reason=\"it refuses its configuration\"",
+            child_table_role_name(child_table_role(slot)));
+        staffing->handlers->on_hopeless(child_table_role(slot), staffing->userdata);
+    } else {
         handle_death(post, end->ready_life_us);
+    }
 }
 
 static const struct child_table_handlers child_handlers = {

@@ -143,3 +143,27 @@ Test(check, refuses_an_environment_that_makes_no_sense)
     cr_assert(strstr(output, "DB_URL") != NULL, "%s", output);
     free(output);
 }
+
+Test(check, refuses_a_property_of_kafka_that_a_promise_stands_on)
+{
+    then_is_refused("kafka = {\n  options = {\n    acks = 1;\n  };\n};\n", "userd.conf:3: ");
+    then_is_refused("kafka = { options = { enable_auto_commit = true; }; };\n",
+        "kafka.options.enable_auto_commit: is not to be set: PostgreSQL holds the position");
+}
+
+Test(check, says_the_properties_of_kafka_back_but_no_secret)
+{
+    char text[512];
+    (void)snprintf(text, sizeof(text),
+        "%skafka = { options = { security_protocol = \"SASL_SSL\"; sasl_password = \"hidden\"; }; "
+        "};\n",
+        listeners);
+    test_file_write(config_path, text);
+    char *output = NULL;
+    int status = tell("check", NULL, &output);
+    cr_assert(status == 0, "ended with %d: %s", status, output);
+    cr_assert(strstr(output, "security_protocol = \"SASL_SSL\";") != NULL, "%s", output);
+    cr_assert(strstr(output, "sasl_password = \"***\";") != NULL, "%s", output);
+    cr_assert(strstr(output, "hidden") == NULL, "the password is shown: %s", output);
+    free(output);
+}

@@ -114,6 +114,35 @@ Test(isolation, a_worker_knows_nothing_of_kafka_and_eventd_nothing_of_the_databa
     cr_assert(!environment_holds(workers[0], "KAFKA") && !environment_holds(eventds[0], "DB_URL"));
 }
 
+Test(isolation, a_secret_of_kafka_reaches_eventd_alone_and_no_log)
+{
+    static const struct test_userd_options options = {
+        .has_broker = true, .kafka_settings = "options = { sasl_password = \"open-sesame-42\"; };"};
+    given_userd(&userd, &options);
+    pid_t workers[TEST_MAX_MEMBERS];
+    pid_t eventds[TEST_MAX_MEMBERS];
+    cr_assert_eq(test_process_children(userd.master.pid, "userd-worker", workers), 1, "no worker");
+    cr_assert_eq(test_process_children(userd.master.pid, "userd-eventd", eventds), 1);
+    cr_assert(memory_holds(eventds[0], "open-sesame-42"), "eventd does not know the password");
+    cr_assert(!memory_holds(workers[0], "open-sesame-42"), "a worker knows the password");
+    char *log = test_file_read(userd.log_path, NULL);
+    cr_assert(strstr(log, "open-sesame-42") == NULL, "the log holds the password");
+    free(log);
+}
+
+Test(isolation, a_property_that_librdkafka_does_not_know_ends_the_start_with_its_name)
+{
+    static const struct test_userd_options options = {
+        .skips_start = true, .kafka_settings = "options = { securty_protocol = \"SSL\"; };"};
+    given_userd(&userd, &options);
+    const char *const argv[] = {TEST_USERD, "run", "-c", userd.config_path, NULL};
+    test_process_start(&userd.master, argv, NULL, userd.log_path);
+    int status = test_process_wait(&userd.master, TEST_TIMEOUT_MS);
+    cr_assert(status > 0, "userd ended with %d", status);
+    then_log_says(&userd, "configuration refused setting=kafka.options.securty_protocol");
+    then_log_says(&userd, "nearest=security_protocol");
+}
+
 Test(isolation, a_childs_environment_holds_neither_url_nor_servers)
 {
     static const struct test_userd_options options = {.skips_start = true};

@@ -239,3 +239,134 @@ Test(settings, a_transferred_value_out_of_bounds_is_refused)
     settings_transfer_free(start);
     settings_cleanup(&settings);
 }
+
+Test(settings, a_property_of_kafka_keeps_its_value_and_gets_its_dots)
+{
+    struct settings settings = {0};
+    when_read("kafka = { options = { security_protocol = \"SASL_SSL\"; "
+              "receive_message_max_bytes = 1000000; socket_keepalive_enable = true; }; };\n",
+        &settings);
+    cr_assert_eq(settings.kafka_option_count, 3);
+    cr_expect_str_eq(settings.kafka_options[0].property, "security.protocol");
+    cr_expect_str_eq(settings.kafka_options[0].value, "SASL_SSL");
+    cr_expect_str_eq(settings.kafka_options[1].value, "1000000");
+    cr_expect_str_eq(settings.kafka_options[2].value, "true");
+    cr_expect(!settings.kafka_options[0].is_secret);
+    settings_cleanup(&settings);
+}
+
+Test(settings, a_property_that_a_promise_stands_on_is_refused_with_the_reason)
+{
+    then_complaint_is("kafka = {\n  options = {\n    enable_idempotence = false;\n  };\n};\n",
+        "3: kafka.options.enable_idempotence: is not to be set: events would be doubled or change "
+        "places when a send is repeated");
+    remove_file();
+    memcpy(path, "/tmp/userd-settings-XXXXXX", sizeof(path));
+    then_complaint_is("kafka = { options = { acks_file = \"/nowhere\"; }; };\n",
+        "1: kafka.options.acks_file: is not to be set: an event counts as published when all "
+        "replicas that are in sync have it");
+    remove_file();
+    memcpy(path, "/tmp/userd-settings-XXXXXX", sizeof(path));
+    then_complaint_is("kafka = { options = { test_mock_num_brokers = 3; }; };\n",
+        "1: kafka.options.test_mock_num_brokers: is not to be set: it is for librdkafka's own "
+        "tests");
+}
+
+Test(settings, a_property_of_kafka_is_one_plain_value_and_set_once)
+{
+    then_complaint_is("kafka = { options = { ssl_ca_location = [ \"a\" ]; }; };\n",
+        "1: kafka.options.ssl_ca_location: has no single value, expected text in double quotes, a "
+        "whole number, true or false");
+    remove_file();
+    memcpy(path, "/tmp/userd-settings-XXXXXX", sizeof(path));
+    then_complaint_is("kafka = { options = \"fast\"; };\n",
+        "1: kafka.options: is not a group, expected options = { security_protocol = \"SASL_SSL\"; "
+        "};");
+    remove_file();
+    memcpy(path, "/tmp/userd-settings-XXXXXX", sizeof(path));
+    then_complaint_is("kafka = { options = {\n sasl_password = \"a\";\n sasl_password_file = "
+                      "\"/etc/hostname\"; }; };\n",
+        "3: kafka.options.sasl_password_file: sets sasl.password again, expected it once (first on "
+        "line 2)");
+}
+
+static void given_secret(char *secret_path, const char *text)
+{
+    int fd = mkstemp(secret_path);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    (void)close(fd);
+}
+
+Test(settings, a_secret_of_kafka_comes_from_its_file)
+{
+    char text[256];
+    char password[] = "/tmp/userd-secret-XXXXXX";
+    char key[] = "/tmp/userd-secret-XXXXXX";
+    given_secret(password, "p@ss word\r\nsecond line\n");
+    given_secret(key, "-----BEGIN KEY-----\nabc\n-----END KEY-----\n");
+    struct settings settings = {0};
+    (void)snprintf(text, sizeof(text),
+        "kafka = { options = { sasl_password_file = \"%s\"; ssl_key_pem_file = \"%s\"; }; };",
+        password, key);
+    when_read(text, &settings);
+    cr_expect_str_eq(settings.kafka_options[0].property, "sasl.password");
+    cr_expect_str_eq(settings.kafka_options[0].value, "p@ss word");
+    cr_expect(settings.kafka_options[0].is_secret);
+    cr_expect_str_eq(
+        settings.kafka_options[1].value, "-----BEGIN KEY-----\nabc\n-----END KEY-----");
+    settings_cleanup(&settings);
+    (void)unlink(password);
+    (void)unlink(key);
+}
+
+Test(settings, a_credential_of_systemd_wins_over_the_secret_file)
+{
+    char text[256];
+    char directory[] = "/tmp/userd-credentials-XXXXXX";
+    char credential[128];
+    cr_assert_not_null(mkdtemp(directory));
+    (void)snprintf(credential, sizeof(credential), "%s/kafka-sasl-password", directory);
+    FILE *file = fopen(credential, "we");
+    cr_assert_not_null(file);
+    (void)fputs("from systemd\n", file);
+    (void)fclose(file);
+    (void)setenv("CREDENTIALS_DIRECTORY", directory, 1);
+    struct settings settings = {0};
+    (void)snprintf(
+        text, sizeof(text), "kafka = { options = { sasl_password_file = \"/nowhere/else\"; }; };");
+    when_read(text, &settings);
+    cr_expect_str_eq(settings.kafka_options[0].value, "from systemd");
+    settings_cleanup(&settings);
+    (void)unlink(credential);
+    (void)rmdir(directory);
+}
+
+Test(settings, a_missing_secret_file_is_named)
+{
+    then_complaint_is("kafka = { options = { sasl_password_file = \"/nowhere/else\"; }; };\n",
+        "1: kafka.options.sasl_password_file: cannot read /nowhere/else: No such file or "
+        "directory, expected a file, or the systemd credential \"kafka-sasl-password\", with the "
+        "value in it");
+}
+
+Test(settings, properties_of_kafka_go_to_eventd_alone)
+{
+    struct settings settings = {0};
+    when_read("kafka = { options = { sasl_password = \"hidden\"; }; };\n", &settings);
+    Userd__Ipc__Start *start = NULL;
+    cr_assert_eq(settings_transfer_pack(&settings, SETTING_FOR_WORKER, 1, 1, &start), 0);
+    cr_expect_eq(start->n_kafka_options, 0);
+    settings_transfer_free(start);
+    cr_assert_eq(settings_transfer_pack(&settings, SETTING_FOR_EVENTD, 0, 1, &start), 0);
+    cr_expect_eq(start->n_kafka_options, 1);
+    struct settings received = {0};
+    cr_assert_eq(settings_transfer_unpack(start, &received), 0);
+    cr_assert_eq(received.kafka_option_count, 1);
+    cr_expect_str_eq(received.kafka_options[0].property, "sasl.password");
+    cr_expect_str_eq(received.kafka_options[0].value, "hidden");
+    cr_expect(received.kafka_options[0].is_secret);
+    settings_cleanup(&received);
+    settings_transfer_free(start);
+    settings_cleanup(&settings);
+}

@@ -1,0 +1,28 @@
+/* kafka.options of userd.conf: properties that are handed to librdkafka as they are.
+ *
+ * Knows which properties are not for sale, because a promise of ours stands on them, and refuses
+ * those with the reason; whether a property exists at all only eventd can say, since nothing else
+ * knows librdkafka. `NAME_file` takes the value of NAME from a file or a systemd credential.
+ */
+#ifndef USERD_COMMON_SETTINGS_KAFKA_H
+#define USERD_COMMON_SETTINGS_KAFKA_H
+
+#include <stdbool.h>
+
+#include "common/settings.h"
+#include "common/settings_complaints.h"
+
+#define SETTINGS_KAFKA_OPTIONS "kafka.options"
+
+struct config_setting_t; /* libconfig's */
+
+/* Reads the group into settings->kafka_options; complaints point to `file`. */
+void settings_kafka_read(struct settings *settings, const struct config_setting_t *group,
+    const char *file, struct settings_complaints *complaints);
+
+/* Why a property ("enable.idempotence") is not to be set, or NULL. */
+const char *settings_kafka_refusal(const char *property);
+/* Whether a property's value must not be shown. */
+bool settings_kafka_is_secret(const char *property);
+
+#endif

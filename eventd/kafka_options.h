@@ -1,0 +1,19 @@
+/* kafka.options of the configuration, on their way to librdkafka.
+ *
+ * librdkafka itself says which properties there are and which client each is for; a property of the
+ * producer's does not go to the consumer, nor the other way round. Values are never logged.
+ */
+#ifndef USERD_EVENTD_KAFKA_OPTIONS_H
+#define USERD_EVENTD_KAFKA_OPTIONS_H
+
+#include <librdkafka/rdkafka.h>
+
+#include "common/attributes.h"
+#include "common/settings.h"
+
+/* Sets what is for a client of this type. -EINVAL, logged with the option's name and line, for what
+ * librdkafka does not know or does not take. */
+MUST_CHECK int kafka_options_apply(
+    const struct settings *settings, rd_kafka_type_t type, rd_kafka_conf_t *configuration);
+
+#endif
