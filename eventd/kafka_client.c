@@ -189,6 +189,48 @@ int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_
     return 0;
 }
 
+/* Whether a lost connection matters is for whoever waits to say. */
+static void on_reader_log(
+    const rd_kafka_t *client, int level, const char *facility, const char *text)
+{
+    (void)client;
+    (void)level;
+    log_debug("librdkafka says facility=%s text=%s", facility, text);
+}
+
+int kafka_client_new_reader(
+    const struct settings *settings, const char *group, rd_kafka_t **ret_client)
+{
+    rd_kafka_conf_t *configuration = rd_kafka_conf_new();
+    int result = set_shared(configuration, settings);
+    if (result == 0)
+        result = set_table(configuration, consumer_properties, ARRAY_LENGTH(consumer_properties));
+    if (result == 0)
+        result = set_property(configuration, "group.id", group);
+    if (result == 0)
+        result = kafka_options_apply(settings, RD_KAFKA_CONSUMER, configuration);
+    /* It has no loop that takes events. */
+    if (result == 0)
+        result = set_property(configuration, "log.queue", "false");
+    if (result == 0)
+        result = set_property(configuration, "enable.partition.eof", "true");
+    if (result < 0) {
+        rd_kafka_conf_destroy(configuration);
+        return result;
+    }
+    rd_kafka_conf_set_log_cb(configuration, on_reader_log);
+    char reason[256];
+    rd_kafka_t *client = rd_kafka_new(RD_KAFKA_CONSUMER, configuration, reason, sizeof(reason));
+    if (client == NULL) {
+        log_error("kafka client refused reason=%s", reason);
+        rd_kafka_conf_destroy(configuration);
+        return -EINVAL;
+    }
+    (void)rd_kafka_poll_set_consumer(client);
+    *ret_client = client;
+    return 0;
+}
+
 void kafka_client_log(rd_kafka_event_t *event)
 {
     static struct log_limit limit; /* of the one thread that the events come to */

@@ -18,6 +18,11 @@ MUST_CHECK int kafka_client_new_producer(const struct settings *settings, rd_kaf
 /* Rebalances, commits, errors and logs come as events on the client's consumer queue. */
 MUST_CHECK int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_client);
 
+/* A consumer that is nobody's member: for rd_kafka_assign() and rd_kafka_consumer_poll(), with the
+ * positions of `group`; the end of a partition is a message. */
+MUST_CHECK int kafka_client_new_reader(
+    const struct settings *settings, const char *group, rd_kafka_t **ret_client);
+
 /* Writes an RD_KAFKA_EVENT_LOG into our log, at most a few lines a second. */
 void kafka_client_log(rd_kafka_event_t *event);
 

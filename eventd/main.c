@@ -18,6 +18,7 @@
 #include "common/process_link.h"
 #include "common/process_protocol.h"
 #include "eventd/consumer_group.h"
+#include "eventd/dead_letter_command.h"
 #include "eventd/deliver_flow.h"
 #include "eventd/kafka_asker.h"
 #include "eventd/kafka_client.h"
@@ -263,8 +264,20 @@ static int run(struct eventd *eventd)
     return process_link_run(&eventd->link);
 }
 
+static int run_dead_letters(int word_count, char **words)
+{
+    static const struct process_link_handlers handlers = {0};
+    static struct process_link link;
+    if (process_link_open(&link, PROCESS_ROLE_DEAD_LETTERS, &handlers, NULL) < 0)
+        return EXIT_FAILURE;
+    return dead_letter_command(&link, word_count, words);
+}
+
 int main(int argc, char **argv)
 {
+    /* As below: no client is closed. */
+    if (argc > 1 && strcmp(argv[1], PROCESS_ROLE_DEAD_LETTERS) == 0)
+        _exit(run_dead_letters(argc - 2, argv + 2));
     static struct eventd eventd;
     if (argc != 2 || strcmp(argv[1], PROCESS_ROLE_EVENTD) != 0)
         log_error("userd-eventd is started by userd");

@@ -7,9 +7,10 @@
 #include "common/log.h"
 #include "common/settings.h"
 #include "master/command_options.h"
-#include "master/migration.h"
+#include "master/errand.h"
 
 #define COUNT_DIGITS_MAX 4
+#define MAX_WORDS        2
 
 static bool is_count(const char *word)
 {
@@ -23,6 +24,8 @@ static const char *find_fault(const struct command_options *options)
 {
     if (options->has_migrate)
         return "--migrate belongs to run";
+    if (options->has_all)
+        return "--all belongs to dead-letters";
     if (options->word_count == 0)
         return "migrate needs to know where to: up, down or status";
     const char *direction = options->words[0];
@@ -51,10 +54,10 @@ int command_migrate(int argc, char **argv)
     if (status != EX_OK)
         return status;
     log_configure((enum log_level)settings.log.level, (enum log_format)settings.log.format);
-    const char *words[MIGRATION_MAX_WORDS + 1] = {0};
+    const char *words[MAX_WORDS + 1] = {0};
     for (int i = 0; i < options.word_count; i++)
         words[i] = options.words[i];
-    status = migration_run(&settings, words, NULL);
+    status = errand_run(ERRAND_MIGRATE, &settings, words, NULL);
     settings_cleanup(&settings);
     return status;
 }

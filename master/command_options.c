@@ -29,6 +29,7 @@ int command_options_parse(
     static const struct option known[] = {
         {.name = "config", .has_arg = required_argument, .val = 'c'},
         {.name = "migrate", .has_arg = no_argument, .val = 'm'},
+        {.name = "all", .has_arg = no_argument, .val = 'a'},
         {0},
     };
     struct command_options options = {.file = SETTINGS_FILE_DEFAULT};
@@ -42,6 +43,9 @@ int command_options_parse(
             break;
         case 'm':
             options.has_migrate = true;
+            break;
+        case 'a':
+            options.has_all = true;
             break;
         case ':':
             return refuse_option(usage, "lacks its value", argv[optind - 1]);

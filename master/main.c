@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "common/nearest_name.h"
 #include "master/command_check.h"
+#include "master/command_dead_letters.h"
 #include "master/command_migrate.h"
 #include "master/command_run.h"
 
@@ -38,6 +39,8 @@ static const struct command commands[] = {
     {"run", COMMAND_RUN_USAGE, "the service, in the foreground", command_run},
     {"check", COMMAND_CHECK_USAGE, "read the configuration and say it back", command_check},
     {"migrate", COMMAND_MIGRATE_USAGE, "the database schema", command_migrate},
+    {"dead-letters", COMMAND_DEAD_LETTERS_USAGE, "events that could not be applied",
+        command_dead_letters},
     {"version", "version", "which userd this is", command_version},
     {"help", "help", "this text", command_help},
 };

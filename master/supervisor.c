@@ -14,8 +14,8 @@
 #include "common/log.h"
 #include "common/scoreboard.h"
 #include "common/settings_file.h"
+#include "master/errand.h"
 #include "master/listener.h"
-#include "master/migration.h"
 #include "master/run_directory.h"
 #include "master/staffing.h"
 
@@ -292,7 +292,7 @@ static bool migrate(struct supervisor *supervisor, int *ret_status)
 {
     const char *const words[] = {"up", NULL};
     bool was_interrupted = false;
-    *ret_status = migration_run(&supervisor->settings, words, &was_interrupted);
+    *ret_status = errand_run(ERRAND_MIGRATE, &supervisor->settings, words, &was_interrupted);
     if (*ret_status != EX_OK)
         log_error("migration failed status=%d", *ret_status);
     if (was_interrupted)

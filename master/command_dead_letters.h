@@ -1,0 +1,9 @@
+/* `userd dead-letters`: see, send again or set aside the events that could not be applied. */
+#ifndef USERD_MASTER_COMMAND_DEAD_LETTERS_H
+#define USERD_MASTER_COMMAND_DEAD_LETTERS_H
+
+#define COMMAND_DEAD_LETTERS_USAGE "dead-letters list | show ID | replay ID... | drop ID... [--all]"
+
+int command_dead_letters(int argc, char **argv);
+
+#endif
