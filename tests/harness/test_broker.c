@@ -87,6 +87,24 @@ void test_broker_produce(struct test_broker *broker, const char *topic, int32_t 
         rd_kafka_err2str(error));
 }
 
+void test_broker_send_with(
+    struct test_broker *broker, const char *topic, const char *json, const char *const *headers)
+{
+    if (broker->producer == NULL)
+        broker->producer = new_client(RD_KAFKA_PRODUCER, broker->servers);
+    rd_kafka_headers_t *list = rd_kafka_headers_new(4);
+    for (size_t i = 0; headers[i] != NULL; i += 2)
+        (void)rd_kafka_header_add(list, headers[i], -1, headers[i + 1], -1);
+    rd_kafka_resp_err_t error = rd_kafka_producev(broker->producer, RD_KAFKA_V_TOPIC(topic),
+        RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+        RD_KAFKA_V_VALUE((void *)(uintptr_t)json, strlen(json)), RD_KAFKA_V_HEADERS(list),
+        RD_KAFKA_V_END);
+    cr_assert(error == RD_KAFKA_RESP_ERR_NO_ERROR, "produce: %s", rd_kafka_err2str(error));
+    error = rd_kafka_flush(broker->producer, TEST_TIMEOUT_MS);
+    cr_assert(error == RD_KAFKA_RESP_ERR_NO_ERROR, "the broker does not acknowledge: %s",
+        rd_kafka_err2str(error));
+}
+
 void test_broker_send(struct test_broker *broker, const char *topic, const char *json)
 {
     test_broker_produce(broker, topic, RD_KAFKA_PARTITION_UA, json, strlen(json));

@@ -34,6 +34,9 @@ void test_broker_stop(struct test_broker *broker);
 /* Appends to a partition (or RD_KAFKA_PARTITION_UA) and waits for the acknowledgement. */
 void test_broker_produce(struct test_broker *broker, const char *topic, int32_t partition,
     const void *value, size_t length);
+/* With headers: pairs of name and value, ended by NULL. */
+void test_broker_send_with(
+    struct test_broker *broker, const char *topic, const char *json, const char *const *headers);
 void test_broker_send(struct test_broker *broker, const char *topic, const char *json);
 
 /* Reads all partitions of a topic (three) from their beginning. */

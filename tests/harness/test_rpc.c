@@ -28,6 +28,7 @@ struct test_call {
 
 void test_rpc_open(struct test_rpc *rpc, const char *address, bool compresses)
 {
+    rpc->traceparent = NULL;
     char key_pool[] = "grpc.use_local_subchannel_pool";
     char key_maximum[] = GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH;
     char key_compression[] = GRPC_COMPRESSION_CHANNEL_DEFAULT_ALGORITHM;
@@ -74,8 +75,14 @@ struct test_call *test_rpc_start(
     grpc_slice body = grpc_slice_from_copied_buffer(bytes, length);
     call->request = grpc_raw_byte_buffer_create(&body, 1);
     grpc_slice_unref(body);
+    /* Both slices are static: nothing to free. */
+    grpc_metadata trace = {.key = grpc_slice_from_static_string("traceparent")};
+    if (rpc->traceparent != NULL)
+        trace.value = grpc_slice_from_static_string(rpc->traceparent);
     const grpc_op operations[] = {
-        {.op = GRPC_OP_SEND_INITIAL_METADATA},
+        {.op = GRPC_OP_SEND_INITIAL_METADATA,
+            .data.send_initial_metadata = {.count = rpc->traceparent == NULL ? 0 : 1,
+                .metadata = &trace}},
         {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = call->request},
         {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
         {.op = GRPC_OP_RECV_INITIAL_METADATA,

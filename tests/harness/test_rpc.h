@@ -14,7 +14,8 @@
 #include "common/attributes.h"
 
 struct test_rpc {
-    grpc_channel *channel; /* owned */
+    grpc_channel *channel;   /* owned */
+    const char *traceparent; /* static text that calls carry; NULL: none */
 };
 
 struct test_reply {

@@ -206,3 +206,62 @@ Test(event, far_over_the_size_limit_becomes_a_dead_letter_and_the_partition_goes
     test_record_cleanup(&record);
     then_database_says(&userd, "SELECT count(*) FROM \"user\" WHERE id_auth = 17", "0");
 }
+
+#define TRACEPARENT "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+/* The next event on the reader's topic holds the header, or none of that name. */
+static void then_traceparent_is(const char *expected)
+{
+    struct test_record record;
+    cr_assert(test_reader_next(&reader, &record, TEST_TIMEOUT_MS), "nothing is published");
+    const char *found = strstr(record.headers, "traceparent=");
+    if (expected == NULL)
+        cr_assert(found == NULL, "headers: %s", record.headers);
+    else
+        cr_assert(found != NULL && strncmp(found + 12, expected, strlen(expected)) == 0 &&
+                      found[12 + strlen(expected)] == '\n',
+            "headers: %s", record.headers);
+    test_record_cleanup(&record);
+}
+
+static void when_deleted_with(int32_t auth_id, const char *traceparent)
+{
+    struct test_reply reply;
+    given_user(&userd, auth_id, "trinity");
+    userd.gateway.traceparent = traceparent;
+    when_deleted(&userd, auth_id, &reply);
+    cr_assert_eq(reply.status, GRPC_STATUS_OK, "%s", reply.message);
+    test_reply_cleanup(&reply);
+}
+
+Test(event, carries_the_trace_of_the_call_that_it_tells_of)
+{
+    test_reader_open(&reader, &userd.broker, "delete");
+    when_deleted_with(17, TRACEPARENT);
+    then_traceparent_is(TRACEPARENT);
+    when_deleted_with(18, NULL);
+    then_traceparent_is(NULL);
+    when_deleted_with(19, "00-made-up");
+    then_traceparent_is(NULL);
+    when_deleted_with(20, "00-00000000000000000000000000000000-00f067aa0ba902b7-01");
+    then_traceparent_is(NULL);
+}
+
+Test(event, carries_the_trace_of_the_record_that_caused_it)
+{
+    static const char *const headers[] = {"traceparent", TRACEPARENT, NULL};
+    test_reader_open(&reader, &userd.broker, "delete");
+    given_user(&userd, 17, "trinity");
+    test_broker_send_with(&userd.broker, "admin_delete_user", "{\"id\": 17}", headers);
+    then_traceparent_is(TRACEPARENT);
+    then_nothing_more_is_published();
+}
+
+Test(event, that_becomes_a_dead_letter_is_logged_with_its_trace)
+{
+    static const char *const headers[] = {"traceparent", TRACEPARENT, NULL};
+    test_reader_open(&reader, &userd.broker, "user_service.dead_letter");
+    test_broker_send_with(&userd.broker, "admin_delete_user", "{}", headers);
+    then_traceparent_is(TRACEPARENT);
+    then_log_says(&userd, "traceparent=" TRACEPARENT);
+}

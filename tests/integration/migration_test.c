@@ -73,7 +73,7 @@ Test(migration, goes_down_to_the_legacy_schema_and_up_again)
 {
     then_migrates("up", NULL);
     given_user(&userd, 17, "trinity");
-    then_migrates("down", NULL);
+    then_migrates("down", "2");
     then_database_says(&userd, "SELECT to_regclass('outbox') IS NULL", "t");
     then_database_says(&userd, "SELECT username FROM \"user\" WHERE id_auth = 17", "trinity");
     then_migrates("up", NULL);
@@ -86,7 +86,7 @@ Test(migration, down_is_refused_while_events_wait)
     test_database_execute(
         &userd.database, "INSERT INTO outbox (destination, id_auth) VALUES (1, 17)");
     char *output = NULL;
-    int status = migrate("down", NULL, &output);
+    int status = migrate("down", "2", &output);
     cr_assert(status != 0, "went down: %s", output);
     cr_assert(strstr(output, "unpublished") != NULL, "%s", output);
     free(output);

@@ -57,6 +57,7 @@ static void user_v1_delete_user(User__User_Service *service, const User__UserDel
     state->call = call;
     state->closure = closure;
     state->question.auth_id = request->id;
+    state->question.traceparent = rpc_call_traceparent(call);
     call_outcome_prepare(call, &state->question.question, on_deleted);
     user_service_delete(users_of(service), &state->question);
 }

@@ -7,6 +7,7 @@
 
 #include "common/failpoint.h"
 #include "common/log.h"
+#include "common/trace_context.h"
 #include "worker/events/dead_letter.h"
 #include "worker/events/event_channel.h"
 #include "worker/events/event_decode.h"
@@ -31,6 +32,7 @@ struct intake_item {
     const char *category;         /* NULL: the event is applied; else why it is a dead letter */
     char error[DEAD_LETTER_TEXT]; /* with a category */
     struct dead_letter letter;
+    char traceparent[TRACE_CONTEXT_SIZE]; /* of the record's headers; "": none */
 };
 
 /* One DeliverBatch, from the frame to the answer. Applied in pieces: usually one. */
@@ -114,9 +116,10 @@ static void log_dead_letter(
         return;
     /* What the database says may quote the event, and so does not go into the log. */
     log_warn("event becomes a dead letter topic=%s partition=%" PRIi32 " offset=%" PRIi64
-             " reason=%s error=\"%s\" suppressed=%u",
+             " reason=%s error=\"%s\" traceparent=%s suppressed=%u",
         batch->batch->topic, batch->batch->partition, record->offset, item->category,
-        item->category == category_database ? "refused by the database" : item->error, suppressed);
+        item->category == category_database ? "refused by the database" : item->error,
+        item->traceparent[0] == '\0' ? "none" : item->traceparent, suppressed);
 }
 
 static void condemn(
@@ -149,6 +152,7 @@ static int gather_piece(struct intake_batch *batch)
                 .auth_id = item->event.auth_id,
                 .username = item->event.username,
                 .username_length = item->event.username_length,
+                .traceparent = item->traceparent[0] == '\0' ? NULL : item->traceparent,
             };
             continue;
         }
@@ -246,6 +250,18 @@ static void on_applied(struct user_event_batch *request, enum user_apply_outcome
     }
 }
 
+/* Of several the first: the headers are someone else's list. */
+static void find_traceparent(const Userd__Ipc__Record *record, char ret_text[TRACE_CONTEXT_SIZE])
+{
+    for (size_t i = 0; i < record->n_headers; i++) {
+        const Userd__Ipc__Header *header = record->headers[i];
+        if (strcmp(header->name, TRACE_CONTEXT_NAME) != 0 || header->value.data == NULL)
+            continue;
+        (void)trace_context_read((const char *)header->value.data, header->value.len, ret_text);
+        return;
+    }
+}
+
 static void decode_records(struct intake_batch *batch)
 {
     enum user_event_kind kind =
@@ -254,6 +270,7 @@ static void decode_records(struct intake_batch *batch)
             : USER_EVENT_ADMIN_DELETE;
     for (size_t i = 0; i < batch->batch->n_records; i++) {
         const Userd__Ipc__Record *record = batch->batch->records[i];
+        find_traceparent(record, batch->items[i].traceparent);
         if (record->refusal[0] != '\0') {
             condemn(batch, i, category_refused, record->refusal);
             continue;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/trace_context.h"
+
 #define HEADERS_MAX 1100 /* those of a record, as eventd bounds them, and ours */
 
 static char *text_of(const char *bytes, size_t length)
@@ -76,6 +78,9 @@ static int add_cloud_event(Userd__Ipc__OutboxRow *message, const struct outbox_s
         result = add_header(message, strdup("ce_time"), row->created_at, row->created_at_length);
     if (result == 0 && row->has_auth_id)
         result = add_text_header(message, "ce_subject", subject);
+    if (result == 0 && row->traceparent != NULL)
+        result = add_header(
+            message, strdup(TRACE_CONTEXT_NAME), row->traceparent, row->traceparent_length);
     if (result == 0)
         result = add_text_header(message, "content-type", "application/json");
     return result;

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "common/log.h"
+#include "common/trace_context.h"
 #include "worker/rpc/rpc_call_life.h"
 #include "worker/rpc/rpc_message.h"
 
@@ -46,6 +47,24 @@ int64_t rpc_call_deadline_us(const struct rpc_call *call)
 const atomic_bool *rpc_call_is_cancelled(const struct rpc_call *call)
 {
     return &call->is_cancelled;
+}
+
+const char *rpc_call_traceparent(struct rpc_call *call)
+{
+    const grpc_slice *found = NULL;
+    for (size_t i = 0; i < call->metadata.count; i++) {
+        if (grpc_slice_str_cmp(call->metadata.metadata[i].key, TRACE_CONTEXT_NAME) != 0)
+            continue;
+        if (found != NULL)
+            return NULL; /* two say that one of them lies */
+        found = &call->metadata.metadata[i].value;
+    }
+    if (found == NULL)
+        return NULL;
+    char *traceparent = rpc_call_allocate(call, TRACE_CONTEXT_SIZE);
+    bool is_valid = trace_context_read(
+        (const char *)GRPC_SLICE_START_PTR(*found), GRPC_SLICE_LENGTH(*found), traceparent);
+    return is_valid ? traceparent : NULL;
 }
 
 /* ---- the pool ---- */

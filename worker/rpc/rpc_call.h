@@ -33,6 +33,8 @@ const atomic_bool *rpc_call_is_cancelled(const struct rpc_call *call);
 /* From now on the client's going away is noticed, which costs a tenth of a short call: for one that
  * waits. Not beside another function that is given the call; as often as one likes. */
 void rpc_call_watch(struct rpc_call *call);
+/* The caller's W3C traceparent, in the call's arena; NULL: none, or none that is valid. */
+const char *rpc_call_traceparent(struct rpc_call *call);
 
 /* Answers with an error. `message` is copied. For RESOURCE_EXHAUSTED and UNAVAILABLE a retry hint
  * (grpc-retry-pushback-ms) is added. */

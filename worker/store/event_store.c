@@ -18,8 +18,9 @@ static const struct db_statement close_gate = {
 };
 
 /* Parameters: cluster, topic, partition, position, next position, is_first; ids, [names, canonical
- * forms]; dead letters: keys, values, and their headers: number of the letter (from 1), name,
- * value. All depends on `accepted`, which is empty when the stored position is another one. */
+ * forms] or [traceparents]; dead letters: keys, values, and their headers: number of the letter
+ * (from 1), name, value. All depends on `accepted`,
+ * which is empty when the stored position is another one. */
 #define ACCEPT_POSITION                                                                           \
     "WITH moved AS ("                                                                             \
     "  UPDATE consumed_offset SET next_offset = $5::int8, updated_at = now()"                     \
@@ -81,8 +82,9 @@ const struct db_statement event_store_deletions = {
     .sql = ACCEPT_POSITION
     " gate AS (INSERT INTO identity_gate SELECT false WHERE false),"
     " asked AS MATERIALIZED ("
-    "  SELECT DISTINCT id_auth FROM unnest($7::int4[]) AS e (id_auth)"
-    "  WHERE EXISTS (SELECT FROM accepted)),"
+    "  SELECT DISTINCT ON (id_auth) id_auth, traceparent FROM unnest($7::int4[], $8::text[])"
+    "  WITH ORDINALITY AS e (id_auth, traceparent, number)"
+    "  WHERE EXISTS (SELECT FROM accepted) ORDER BY id_auth, number),"
     " locked AS MATERIALIZED ("
     "  SELECT u.id_auth FROM \"user\" u WHERE u.id_auth = ANY($7::int4[])"
     "  AND EXISTS (SELECT FROM accepted) ORDER BY u.id_auth FOR UPDATE),"
@@ -92,11 +94,12 @@ const struct db_statement event_store_deletions = {
     "  INSERT INTO user_tombstone (id_auth) SELECT id_auth FROM asked ORDER BY id_auth"
     "  ON CONFLICT DO NOTHING),"
     " published AS ("
-    "  INSERT INTO outbox (destination, id_auth, key, value)"
+    "  INSERT INTO outbox (destination, id_auth, key, value, traceparent)"
     "  SELECT 1, id_auth, convert_to(id_auth::text, 'UTF8'),"
-    "  convert_to('{\"id\": ' || id_auth || '}', 'UTF8') FROM removed)," WRITE_DEAD_LETTERS(
-        "$8", "$9", "$10", "$11", "$12") " SELECT EXISTS (SELECT FROM accepted), (SELECT count(*) "
-                                         "FROM removed), 0::int8, 0::int8",
+    "  convert_to('{\"id\": ' || id_auth || '}', 'UTF8'), a.traceparent FROM removed"
+    "  JOIN asked a USING (id_auth))," WRITE_DEAD_LETTERS(
+        "$9", "$10", "$11", "$12", "$13") " SELECT EXISTS (SELECT FROM accepted), (SELECT count(*) "
+                                          "FROM removed), 0::int8, 0::int8",
 };
 
 struct event_request {
@@ -124,14 +127,27 @@ static void add_position(const struct user_event_batch *batch, struct db_paramet
     db_parameters_add_bool(parameters, batch->is_first);
 }
 
+static void add_traceparents(const struct user_event_batch *batch, struct db_parameters *parameters)
+{
+    db_parameters_array_begin(parameters, DB_ELEMENT_TEXT);
+    for (size_t i = 0; i < batch->event_count; i++) {
+        const char *traceparent = batch->events[i].traceparent;
+        db_parameters_array_bytes(
+            parameters, traceparent, traceparent == NULL ? 0 : strlen(traceparent));
+    }
+    db_parameters_array_end(parameters);
+}
+
 static void add_events(const struct user_event_batch *batch, struct db_parameters *parameters)
 {
     db_parameters_array_begin(parameters, DB_ELEMENT_INT4);
     for (size_t i = 0; i < batch->event_count; i++)
         db_parameters_array_int4(parameters, batch->events[i].auth_id);
     db_parameters_array_end(parameters);
-    if (batch->kind == USER_EVENT_ADMIN_DELETE)
+    if (batch->kind == USER_EVENT_ADMIN_DELETE) {
+        add_traceparents(batch, parameters);
         return;
+    }
     db_parameters_array_begin(parameters, DB_ELEMENT_TEXT);
     for (size_t i = 0; i < batch->event_count; i++)
         db_parameters_array_bytes(

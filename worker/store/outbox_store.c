@@ -29,7 +29,9 @@ static const struct db_statement read_rows = {
     .sql =
         "SELECT id, destination::integer, id_auth, key, value, header_names, header_values, "
         "event_id::text,"
-        " to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+        " to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),"
+        " traceparent,"
+        " greatest(0, extract(epoch FROM clock_timestamp() - created_at) * 1000000)::bigint"
         " FROM (SELECT f.*, sum(f.size) OVER (ORDER BY f.id) - f.size AS bytes_before FROM ("
         "  SELECT *, (coalesce(octet_length(value), 0) + 256)::bigint AS size FROM outbox"
         "  WHERE id > $1::bigint AND id <> ALL ($2::bigint[]) ORDER BY id LIMIT $3::integer) f) s"
@@ -46,9 +48,9 @@ static const struct db_statement park_row = {
     .sql = "WITH gone AS (DELETE FROM outbox WHERE id = $1::bigint RETURNING *)"
            " INSERT INTO outbox_parked (id, destination, id_auth, key, value, header_names, "
            "header_values,"
-           " event_id, created_at, reason)"
+           " event_id, created_at, reason, traceparent)"
            " SELECT id, destination, id_auth, key, value, header_names, header_values, event_id,"
-           " created_at, $2::text FROM gone",
+           " created_at, $2::text, traceparent FROM gone",
 };
 
 const struct db_statement *const outbox_store_statements[] = {
@@ -70,6 +72,8 @@ enum read_column {
     COLUMN_HEADER_VALUES,
     COLUMN_EVENT_ID,
     COLUMN_CREATED_AT,
+    COLUMN_TRACEPARENT,
+    COLUMN_AGE,
 };
 
 static int submit(struct db_connection *connection, struct db_request *request,
@@ -138,6 +142,9 @@ void outbox_store_row(const PGresult *result, int row, struct outbox_store_row *
         db_result_bytes(result, row, COLUMN_HEADER_VALUES, &values.header_values_length);
     values.event_id = db_result_bytes(result, row, COLUMN_EVENT_ID, &values.event_id_length);
     values.created_at = db_result_bytes(result, row, COLUMN_CREATED_AT, &values.created_at_length);
+    values.traceparent =
+        nullable_bytes(result, row, COLUMN_TRACEPARENT, &values.traceparent_length);
+    values.age_us = db_result_int8(result, row, COLUMN_AGE);
     *ret_row = values;
 }
 

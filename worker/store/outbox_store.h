@@ -31,6 +31,9 @@ struct outbox_store_row {
     size_t event_id_length;
     const char *created_at; /* RFC 3339 in UTC, likewise */
     size_t created_at_length;
+    const char *traceparent; /* NULL: none; likewise */
+    size_t traceparent_length;
+    int64_t age_us; /* by the database's own clock, when it read the row */
     /* As array_send() lays them out; outbox_store_array_next() walks them. */
     const char *header_names;
     size_t header_names_length;

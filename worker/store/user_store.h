@@ -109,6 +109,7 @@ struct user_rename {
 struct user_delete {
     struct user_question question;
     int32_t auth_id;
+    const char *traceparent; /* of the call, the caller's; NULL: none */
 };
 
 /* ---- consumed events ---- */
@@ -122,6 +123,7 @@ struct user_event {
     char *canonical; /* set by user_service; NULL: breaks the rules, no claim. malloc'ed, freed by
                         user_service */
     size_t canonical_length;
+    const char *traceparent; /* of the record, the caller's; NULL: none */
 };
 
 /* A Kafka header; value NULL: null. */

@@ -54,9 +54,10 @@ static const struct db_statement delete_users = {
         "  INSERT INTO user_tombstone (id_auth) SELECT id_auth FROM removed ON CONFLICT DO "
         "NOTHING),"
         " published AS ("
-        "  INSERT INTO outbox (destination, id_auth, key, value)"
+        "  INSERT INTO outbox (destination, id_auth, key, value, traceparent)"
         "  SELECT 1, id_auth, convert_to(id_auth::text, 'UTF8'),"
-        "  convert_to('{\"id\": ' || id_auth || '}', 'UTF8') FROM removed)"
+        "  convert_to('{\"id\": ' || id_auth || '}', 'UTF8'), a.traceparent FROM removed"
+        "  JOIN unnest($1::int4[], $2::text[]) AS a (id_auth, traceparent) USING (id_auth))"
         " SELECT id_auth FROM removed",
 };
 
@@ -181,6 +182,13 @@ static void add_delete_parameters(struct user_batch *batch, struct db_parameters
     db_parameters_array_begin(parameters, DB_ELEMENT_INT4);
     for (size_t i = 0; i < batch->sent_count; i++)
         db_parameters_array_int4(parameters, as_delete(user_batch_question(batch, i))->auth_id);
+    db_parameters_array_end(parameters);
+    db_parameters_array_begin(parameters, DB_ELEMENT_TEXT);
+    for (size_t i = 0; i < batch->sent_count; i++) {
+        const char *traceparent = as_delete(user_batch_question(batch, i))->traceparent;
+        db_parameters_array_bytes(
+            parameters, traceparent, traceparent == NULL ? 0 : strlen(traceparent));
+    }
     db_parameters_array_end(parameters);
 }
 
