@@ -73,6 +73,8 @@ static const struct setting_row table[] = {
     INTEGER("kafka.session_timeout_ms", kafka.session_timeout_ms, EVENTD, 30000, 3500, 600000),
     INTEGER("kafka.batch_records", kafka.batch_records, EVENTD, 1000, 1, 10000),
 
+    BOOLEAN("events.allow_reregistration", events.allow_reregistration, WORKER, false),
+
     INTEGER("limits.message_bytes", limits.message_bytes, WORKER, 4 * MIB, KIB, 64 * MIB),
     INTEGER("limits.event_bytes", limits.event_bytes, EVENTD, 64 * KIB, KIB, MIB),
     INTEGER("limits.queued_calls", limits.queued_calls, WORKER, 10000, 1, 1000000),

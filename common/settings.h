@@ -71,6 +71,9 @@ struct settings {
     struct settings_kafka_option kafka_options[SETTINGS_MAX_KAFKA_OPTIONS]; /* for eventd alone */
     size_t kafka_option_count;
     struct {
+        int allow_reregistration; /* bool */
+    } events;
+    struct {
         int message_bytes;
         int event_bytes;
         int queued_calls;

@@ -19,7 +19,7 @@ static const struct db_statement close_gate = {
 
 /* Parameters: cluster, topic, partition, position, next position, is_first; ids, [names, canonical
  * forms] or [traceparents]; dead letters: keys, values, and their headers: number of the letter
- * (from 1), name, value. All depends on `accepted`,
+ * (from 1), name, value; whether a registration revives a deleted id. All depends on `accepted`,
  * which is empty when the stored position is another one. */
 #define ACCEPT_POSITION                                                                           \
     "WITH moved AS ("                                                                             \
@@ -57,8 +57,11 @@ const struct db_statement event_store_registrations = {
     "  FROM unnest($7::int4[], $8::text[], $9::text[])"
     "  WITH ORDINALITY AS e (id_auth, username, canonical, number)"
     "  LEFT JOIN user_tombstone t USING (id_auth) WHERE EXISTS (SELECT FROM accepted)),"
+    " revived AS ("
+    "  DELETE FROM user_tombstone t USING arrived a"
+    "  WHERE $15::bool AND a.is_tombstoned AND t.id_auth = a.id_auth),"
     " living AS MATERIALIZED ("
-    "  SELECT DISTINCT ON (id_auth) * FROM arrived WHERE NOT is_tombstoned"
+    "  SELECT DISTINCT ON (id_auth) * FROM arrived WHERE $15::bool OR NOT is_tombstoned"
     "  ORDER BY id_auth, number),"
     " made AS ("
     "  INSERT INTO \"user\" (username, id_auth) SELECT username, id_auth FROM living"
@@ -72,7 +75,7 @@ const struct db_statement event_store_registrations = {
     "  ORDER BY w.canonical COLLATE \"C\" ON CONFLICT DO NOTHING RETURNING "
     "id_auth)," WRITE_DEAD_LETTERS("$10", "$11", "$12", "$13",
         "$14") " SELECT EXISTS (SELECT FROM accepted), (SELECT count(*) FROM made),"
-               " (SELECT count(*) FROM arrived WHERE is_tombstoned),"
+               " (SELECT count(*) FROM arrived WHERE is_tombstoned AND NOT $15::bool),"
                " (SELECT count(*) FROM made) - (SELECT count(*) FROM claimed)",
 };
 
@@ -206,10 +209,13 @@ static int send_request(struct event_request *request)
     add_position(batch, parameters);
     add_events(batch, parameters);
     add_dead_letters(batch, parameters);
+    bool is_deletion = batch->kind == USER_EVENT_ADMIN_DELETE;
+    if (!is_deletion)
+        db_parameters_add_bool(
+            parameters, request->store->options.settings->events.allow_reregistration != 0);
     const struct db_step deletions[] = {{&event_store_deletions, parameters}};
     const struct db_step registrations[] = {
         {&close_gate, NULL}, {&event_store_registrations, parameters}};
-    bool is_deletion = batch->kind == USER_EVENT_ADMIN_DELETE;
     int error = store_lanes_submit(request->store->lanes, &request->request,
         is_deletion ? deletions : registrations,
         is_deletion ? ARRAY_LENGTH(deletions) : ARRAY_LENGTH(registrations));
