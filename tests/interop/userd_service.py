@@ -53,9 +53,11 @@ def generate_clients(directory):
 class Service:
     """One running userd with what it stands on. A context manager."""
 
-    def __init__(self, workers=2, settings=""):
+    def __init__(self, workers=2, settings="", kafka_settings=""):
         self.workers = workers
         self.settings = settings
+        self.kafka_settings = kafka_settings
+        self.start_is_held = False  # True: start_userd() is the test's to call
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="userd-interop."))
         self.database = f"interop_{os.getpid()}_{time.monotonic_ns()}"
         self.broker = None
@@ -88,7 +90,8 @@ class Service:
         self.start_broker()
         self.write_config()
         self.run("migrate", "up")
-        self.start_userd()
+        if not self.start_is_held:
+            self.start_userd()
 
     def start_broker(self):
         """The embedded one, unless a real one is named."""
@@ -111,7 +114,7 @@ class Service:
               {{ name = "post"; address = "127.0.0.1:0"; services = [ "user_post.UserPost" ]; }}
             );
             database = {{ url = "{self.database_url}"; }};
-            kafka = {{ bootstrap_servers = "{self.servers}"; session_timeout_ms = 6000; }};
+            kafka = {{ bootstrap_servers = "{self.servers}"; session_timeout_ms = 6000; {self.kafka_settings} }};
             log = {{ level = "debug"; }};
             {self.settings}
         """, encoding="utf-8")
