@@ -13,18 +13,29 @@
 #include <stdint.h>
 
 #include "common/attributes.h"
+#include "common/latency_histogram.h"
 #include "common/settings.h"
 
 #define SCOREBOARD_MAGIC       UINT64_C(0x7573657264736231) /* "userdsb1" */
-#define SCOREBOARD_VERSION     1
+#define SCOREBOARD_VERSION     2
 #define SCOREBOARD_SLOT_EVENTD 0
 #define SCOREBOARD_SLOTS       (1 + SETTINGS_MAX_WORKERS)
+#define SCOREBOARD_LAGS        64
 
 enum process_state {
     PROCESS_ABSENT,
     PROCESS_STARTING,
     PROCESS_READY,
     PROCESS_DRAINING,
+};
+
+enum scoreboard_topic { SCOREBOARD_TOPIC_REGISTRATION = 1, SCOREBOARD_TOPIC_ADMIN_DELETE };
+
+/* How far a consumed partition is behind: records that are in the log and not in effect. */
+struct scoreboard_lag {
+    _Atomic uint32_t topic; /* enum scoreboard_topic; 0: no such row */
+    _Atomic int32_t partition;
+    _Atomic uint64_t records;
 };
 
 /* Written by the process in the slot, zeroed by the master before each new one. */
@@ -62,6 +73,20 @@ struct scoreboard_slot {
     _Atomic uint64_t kafka_produce_errors;
     _Atomic uint64_t kafka_consumed;
     _Atomic uint64_t kafka_is_connected;
+    /* eventd: as librdkafka's statistics say it */
+    _Atomic uint64_t kafka_brokers;
+    _Atomic uint64_t kafka_brokers_up;    /* that the producer is connected to: it asks none idly */
+    _Atomic uint64_t kafka_round_trip_us; /* p99 of the slowest broker */
+    _Atomic uint64_t kafka_produce_queue; /* messages that are not acknowledged */
+    _Atomic uint64_t kafka_produce_queue_bytes;
+    _Atomic uint64_t kafka_fetch_queue; /* records that are fetched and not read */
+    /* eventd: of the partitions that are ours; the total counts those that have no row too */
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t kafka_lag;
+    struct scoreboard_lag kafka_lags[SCOREBOARD_LAGS];
+    /* worker: from COMMIT to the broker's acknowledgement, of what its relay has published */
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t outbox_oldest_us; /* age of the oldest row */
+    _Atomic uint64_t publish_latency_sum_us;
+    _Atomic uint64_t publish_latency[LATENCY_HISTOGRAM_BUCKETS];
 };
 
 /* Written by the master alone. */

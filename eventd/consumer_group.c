@@ -309,6 +309,10 @@ static void on_event(rd_kafka_event_t *event, void *userdata)
             log_debug(
                 "kafka commit failed reason=%s", rd_kafka_err2name(rd_kafka_event_error(event)));
         break;
+    case RD_KAFKA_EVENT_STATS:
+        group->options.handlers->on_statistics(
+            rd_kafka_event_stats(event), group->options.userdata);
+        break;
     case RD_KAFKA_EVENT_LOG:
         kafka_client_log(event);
         break;

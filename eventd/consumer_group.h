@@ -34,6 +34,8 @@ struct consumer_group_handlers {
     void (*on_stop)(void *userdata);
     /* A connection broke. */
     void (*on_trouble)(void *userdata);
+    /* librdkafka's statistics, as JSON. */
+    void (*on_statistics)(const char *json, void *userdata);
     /* An answer to an admin request. */
     void (*on_admin_event)(rd_kafka_event_t *event, void *userdata);
 };

@@ -323,10 +323,48 @@ void deliver_flow_commit(struct deliver_flow *flow)
     rd_kafka_topic_partition_list_destroy(list);
 }
 
+static uint64_t lag_of(const struct deliver_flow *flow, const struct partition *partition)
+{
+    int64_t low = 0;
+    int64_t high = 0;
+    /* Where PostgreSQL has no position yet, nothing that was read is in effect. */
+    int64_t position =
+        partition->window.position >= 0 ? partition->window.position : partition->next_offset;
+    rd_kafka_resp_err_t error = rd_kafka_get_watermark_offsets(
+        flow->options.consumer, partition->topic, partition->number, &low, &high);
+    return error == RD_KAFKA_RESP_ERR_NO_ERROR && position >= 0 && high > position
+               ? (uint64_t)(high - position)
+               : 0;
+}
+
+/* From what the brokers said with the last fetch: no question is asked for it. */
+static void show_lag(struct deliver_flow *flow)
+{
+    struct scoreboard_slot *slot = flow->options.slot;
+    uint64_t total = 0;
+    for (size_t i = 0; i < flow->partition_count || i < SCOREBOARD_LAGS; i++) {
+        uint64_t lag = 0;
+        if (i < flow->partition_count)
+            lag = lag_of(flow, &flow->partitions[i]);
+        total += lag;
+        if (i >= SCOREBOARD_LAGS)
+            continue;
+        const struct partition *partition = i < flow->partition_count ? &flow->partitions[i] : NULL;
+        struct scoreboard_lag *row = &slot->kafka_lags[i];
+        atomic_store_explicit(
+            &row->topic, partition == NULL ? 0 : (uint32_t)partition->kind, memory_order_relaxed);
+        atomic_store_explicit(
+            &row->partition, partition == NULL ? 0 : partition->number, memory_order_relaxed);
+        atomic_store_explicit(&row->records, lag, memory_order_relaxed);
+    }
+    atomic_store_explicit(&slot->kafka_lag, total, memory_order_relaxed);
+}
+
 static int on_commit_time(sd_event_source *source, uint64_t usec, void *userdata)
 {
     (void)usec;
     deliver_flow_commit(userdata);
+    show_lag(userdata);
     (void)sd_event_source_set_time_relative(source, COMMIT_INTERVAL_US);
     (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
     return 0;

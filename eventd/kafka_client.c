@@ -7,10 +7,11 @@
 #include "common/log.h"
 #include "eventd/kafka_options.h"
 
-#define LOG_LINES_PER_SECOND 5
-#define SYSLOG_ERROR         3
-#define SYSLOG_WARNING       4
-#define SYSLOG_NOTICE        5
+#define LOG_LINES_PER_SECOND   5
+#define STATISTICS_INTERVAL_MS "5000"
+#define SYSLOG_ERROR           3
+#define SYSLOG_WARNING         4
+#define SYSLOG_NOTICE          5
 
 struct property {
     const char *name;
@@ -51,6 +52,8 @@ static const struct property producer_properties[] = {
     /* More than a relay ever has in flight; what is over it goes back to the relay at once. */
     {"queue.buffering.max.messages", "20000"},
     {"queue.buffering.max.kbytes", "131072"},
+    /* For the scoreboard. */
+    {"statistics.interval.ms", STATISTICS_INTERVAL_MS},
 };
 
 static const struct property consumer_properties[] = {
@@ -75,6 +78,7 @@ static const struct property consumer_properties[] = {
     /* Our loop tells librdkafka that it lives every second (consumer_group.c); this is also how
      * long a rebalance waits for a member. */
     {"max.poll.interval.ms", "300000"},
+    {"statistics.interval.ms", STATISTICS_INTERVAL_MS},
 };
 
 static int set_property(rd_kafka_conf_t *configuration, const char *name, const char *value)
@@ -146,8 +150,8 @@ int kafka_client_new_producer(const struct settings *settings, rd_kafka_t **ret_
         rd_kafka_conf_destroy(configuration);
         return result;
     }
-    rd_kafka_conf_set_events(
-        configuration, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
+    rd_kafka_conf_set_events(configuration,
+        RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG | RD_KAFKA_EVENT_STATS);
     return make_client(RD_KAFKA_PRODUCER, configuration, ret_client);
 }
 
@@ -172,9 +176,9 @@ int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_
         rd_kafka_conf_destroy(configuration);
         return result;
     }
-    rd_kafka_conf_set_events(configuration, RD_KAFKA_EVENT_REBALANCE |
-                                                RD_KAFKA_EVENT_OFFSET_COMMIT |
-                                                RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
+    rd_kafka_conf_set_events(
+        configuration, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_OFFSET_COMMIT |
+                           RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG | RD_KAFKA_EVENT_STATS);
     rd_kafka_t *client = NULL;
     result = make_client(RD_KAFKA_CONSUMER, configuration, &client);
     if (result < 0)
@@ -212,6 +216,8 @@ int kafka_client_new_reader(
     /* It has no loop that takes events. */
     if (result == 0)
         result = set_property(configuration, "log.queue", "false");
+    if (result == 0)
+        result = set_property(configuration, "statistics.interval.ms", "0");
     if (result == 0)
         result = set_property(configuration, "enable.partition.eof", "true");
     if (result < 0) {

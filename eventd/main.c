@@ -22,6 +22,7 @@
 #include "eventd/deliver_flow.h"
 #include "eventd/kafka_asker.h"
 #include "eventd/kafka_client.h"
+#include "eventd/kafka_statistics.h"
 #include "eventd/kafka_watch.h"
 #include "eventd/publish_flow.h"
 #include "eventd/topic_setup.h"
@@ -135,7 +136,14 @@ static void on_admin_event(rd_kafka_event_t *event, void *userdata)
         kafka_watch_hurry(eventd->watch);
 }
 
+static void on_statistics(const char *json, void *userdata)
+{
+    struct eventd *eventd = userdata;
+    kafka_statistics_show(eventd->link.slot, RD_KAFKA_CONSUMER, json, strlen(json));
+}
+
 static const struct consumer_group_handlers group_handlers = {
+    .on_statistics = on_statistics,
     .on_start = on_start,
     .on_stop = on_stop,
     .on_trouble = on_trouble,

@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "eventd/kafka_client.h"
 #include "eventd/kafka_queue.h"
+#include "eventd/kafka_statistics.h"
 #include "eventd/publish_answer.h"
 
 #define ERROR_LINES_PER_SECOND 2
@@ -113,6 +114,9 @@ static void on_event(rd_kafka_event_t *event, void *userdata)
     rd_kafka_event_type_t type = rd_kafka_event_type(event);
     if (type == RD_KAFKA_EVENT_DR)
         on_delivery_reports(flow, event);
+    else if (type == RD_KAFKA_EVENT_STATS)
+        kafka_statistics_show(flow->slot, RD_KAFKA_PRODUCER, rd_kafka_event_stats(event),
+            strlen(rd_kafka_event_stats(event)));
     else if (type == RD_KAFKA_EVENT_LOG)
         kafka_client_log(event);
     else if (type == RD_KAFKA_EVENT_ERROR)

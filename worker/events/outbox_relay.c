@@ -66,8 +66,7 @@ static uint64_t now_us(const struct outbox_relay *relay)
 
 static void show_backlog(struct outbox_relay *relay)
 {
-    atomic_store_explicit(
-        &relay->options->slot->outbox_backlog, relay->window.count, memory_order_relaxed);
+    outbox_row_show_backlog(relay->options->slot, &relay->window, now_us(relay));
 }
 
 /* The lock is ours no longer, or the session is new: nothing that we knew counts. */
@@ -291,7 +290,7 @@ static void on_read(struct db_request *request, const struct db_answer *answer)
         highest = stored.id;
         if (outbox_window_find(&relay->window, stored.id) != NULL)
             continue;
-        int error = outbox_row_add(&relay->window, &stored);
+        int error = outbox_row_add(&relay->window, &stored, now_us(relay));
         if (error < 0)
             log_error("outbox row cannot be read outbox_id=%" PRIi64 " error=%d: left where it is",
                 stored.id, error);
@@ -393,8 +392,12 @@ static void on_failure(
 void outbox_relay_on_result(struct outbox_relay *relay, const Userd__Ipc__PublishResult *result)
 {
     FAILPOINT("relay.reported");
-    for (size_t i = 0; i < result->n_delivered_ids; i++)
-        (void)outbox_window_mark_done(&relay->window, result->epoch, result->delivered_ids[i]);
+    for (size_t i = 0; i < result->n_delivered_ids; i++) {
+        struct outbox_entry *entry =
+            outbox_window_mark_done(&relay->window, result->epoch, result->delivered_ids[i]);
+        if (entry != NULL)
+            outbox_row_note_delivered(relay->options->slot, entry, now_us(relay));
+    }
     for (size_t i = 0; i < result->n_failures; i++)
         on_failure(relay, result->epoch, result->failures[i]);
     advance(relay);

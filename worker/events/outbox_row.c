@@ -16,7 +16,8 @@ struct outbox_row *outbox_row_of(struct outbox_entry *entry)
     return CONTAINER_OF(entry, struct outbox_row, entry);
 }
 
-int outbox_row_add(struct outbox_window *window, const struct outbox_store_row *stored)
+int outbox_row_add(
+    struct outbox_window *window, const struct outbox_store_row *stored, uint64_t now_us)
 {
     struct outbox_row *row = calloc(1, sizeof(*row));
     if (row == NULL)
@@ -26,12 +27,37 @@ int outbox_row_add(struct outbox_window *window, const struct outbox_store_row *
         free(row);
         return result;
     }
+    /* The database says how old the row is, our clock how long ago it said so: theirs may differ.
+     */
+    row->created_us = (int64_t)now_us - stored->age_us;
     row->entry.id = stored->id;
     row->entry.auth_id = stored->auth_id;
     row->entry.has_auth_id = stored->has_auth_id;
     row->entry.bytes = outbox_message_size(row->message);
     outbox_window_add(window, &row->entry);
     return 0;
+}
+
+static uint64_t age_of(struct outbox_entry *entry, uint64_t now_us)
+{
+    int64_t age_us = (int64_t)now_us - outbox_row_of(entry)->created_us;
+    return age_us > 0 ? (uint64_t)age_us : 0;
+}
+
+void outbox_row_note_delivered(
+    struct scoreboard_slot *slot, struct outbox_entry *entry, uint64_t now_us)
+{
+    uint64_t age_us = age_of(entry, now_us);
+    scoreboard_add(&slot->publish_latency[latency_histogram_bucket(age_us)], 1);
+    scoreboard_add(&slot->publish_latency_sum_us, age_us);
+}
+
+void outbox_row_show_backlog(
+    struct scoreboard_slot *slot, const struct outbox_window *window, uint64_t now_us)
+{
+    atomic_store_explicit(&slot->outbox_backlog, window->count, memory_order_relaxed);
+    atomic_store_explicit(&slot->outbox_oldest_us,
+        window->first == NULL ? 0 : age_of(window->first, now_us), memory_order_relaxed);
 }
 
 void outbox_row_free(struct outbox_window *window, struct outbox_entry *entry)

@@ -3,6 +3,7 @@
 #define USERD_WORKER_EVENTS_OUTBOX_ROW_H
 
 #include "common/attributes.h"
+#include "common/scoreboard.h"
 #include "worker/events/event_peer.h"
 #include "worker/events/outbox_window.h"
 #include "worker/store/outbox_store.h"
@@ -13,11 +14,19 @@ struct outbox_row {
     struct outbox_entry entry;
     Userd__Ipc__OutboxRow *message; /* owned */
     char *parked_because;           /* owned; NULL: it goes because it was delivered */
+    int64_t created_us;             /* CLOCK_MONOTONIC; before the machine's start it is negative */
 };
 
 struct outbox_row *outbox_row_of(struct outbox_entry *entry);
-/* Puts a copy of a stored row into the window, which must not know it. */
-MUST_CHECK int outbox_row_add(struct outbox_window *window, const struct outbox_store_row *stored);
+/* Puts a copy of a stored row, read now, into the window, which must not know it. */
+MUST_CHECK int outbox_row_add(
+    struct outbox_window *window, const struct outbox_store_row *stored, uint64_t now_us);
+/* Counts how long the row took from COMMIT to the broker. */
+void outbox_row_note_delivered(
+    struct scoreboard_slot *slot, struct outbox_entry *entry, uint64_t now_us);
+/* How many rows wait, and for how long the first of them has. */
+void outbox_row_show_backlog(
+    struct scoreboard_slot *slot, const struct outbox_window *window, uint64_t now_us);
 /* Out of the window and gone. */
 void outbox_row_free(struct outbox_window *window, struct outbox_entry *entry);
 /* Sends all rows that may be sent, as far as the channel takes them without queueing too much. */
