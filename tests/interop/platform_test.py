@@ -195,6 +195,31 @@ class PlatformTest(unittest.TestCase):
         for partition in range(3):
             self.wait_for_name(50 + partition, f"operator {partition}")
 
+    def test_dead_letters_are_seen_and_sent_again_and_dropped(self):
+        """Beside the running service, which makes new ones of what is sent again."""
+        self.service.run("dead-letters", "drop", "--all")
+        for partition in range(3):
+            self.auth.producer.send("registration", {"id": "seventeen"}, partition=partition).get(timeout=60)
+        self.wait_for_dead_letters(3)
+        listed = self.service.run("dead-letters", "list").splitlines()[1:-1]
+        letter = listed[0].split()[0]
+        self.assertIn('value: {"id": "seventeen"}', self.service.run("dead-letters", "show", letter).replace("\\x22", '"'))
+        self.assertIn("1 dead letters dropped", self.service.run("dead-letters", "drop", listed[-1].split()[0]))
+        self.wait_for_dead_letters(2)
+        self.assertIn("2 dead letters sent again", self.service.run("dead-letters", "replay", "--all"))
+        self.wait_for_dead_letters(2)
+        again = self.service.run("dead-letters", "list").splitlines()[1].split()[0]
+        self.assertIn("header dlq-redrive: 1", self.service.run("dead-letters", "show", again))
+        self.assertIn("2 dead letters dropped", self.service.run("dead-letters", "drop", "--all"))
+        self.wait_for_dead_letters(0)
+
+    def wait_for_dead_letters(self, count):
+        """So many are pending, and the outbox holds no more."""
+        def found():
+            waits = self.service.sql("SELECT count(*) FROM outbox") != "0"
+            return not waits and f"\n{count} dead letters pending\n" in "\n" + self.service.run("dead-letters", "list")
+        userd_service.wait_for(found, f"{count} dead letters")
+
     @unittest.skipUnless("USERD_TEST_KAFKA" in os.environ, "the embedded broker keeps 5 MiB of a partition")
     def test_a_record_of_ten_megabytes_does_not_stop_a_partition(self):
         """It becomes a dead letter."""

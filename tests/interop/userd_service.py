@@ -124,9 +124,10 @@ class Service:
         return {name: value for name, value in os.environ.items() if name not in ("DB_URL", "KAFKA_BOOTSTRAP_SERVERS")}
 
     def run(self, *arguments):
-        """`userd ARGUMENT...`, which must work."""
-        subprocess.run([BINARY / "master/userd", *arguments, "-c", self.directory / "userd.conf"], check=True,
-                       env=self.environment(), timeout=TIMEOUT_S)
+        """`userd ARGUMENT...`, which must work; its standard output."""
+        done = subprocess.run([BINARY / "master/userd", *arguments, "-c", self.directory / "userd.conf"], check=True,
+                              env=self.environment(), timeout=TIMEOUT_S, stdout=subprocess.PIPE)
+        return done.stdout.decode()
 
     def start_userd(self):
         """`userd run`: its log goes to our standard error, where CTest looks for sanitizers' reports."""
