@@ -175,54 +175,72 @@ static int assign(struct dead_letter_topic *topic, int32_t partition, int64_t of
     return -ETIMEDOUT;
 }
 
-/* Whether the message ends the scan without being a letter. */
-static bool is_end(const rd_kafka_message_t *message, int64_t end, int *ret_result)
+/* One scan under way. */
+struct scan {
+    struct dead_letter_partition *partition;
+    int64_t end;
+    dead_letter_handler *handler;
+    void *userdata;
+    int64_t deadline_ms;
+    bool is_at_end;
+};
+
+/* What the message means for the scan; what its handler says. */
+static int take_message(struct scan *scan, const rd_kafka_message_t *message)
 {
+    /* What comes of the partition that was read before is late. */
+    if (message->rkt == NULL || message->partition != scan->partition->number)
+        return 0;
+    if (message->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET) {
+        log_error(
+            "dead letters expired while they were read partition=%" PRIi32, message->partition);
+        return -ETIMEDOUT;
+    }
     if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
-        return true;
-    if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR)
-        return message->offset >= end;
+        scan->is_at_end = true;
     /* Lost connections mend themselves, or end in silence. */
-    if (message->err != RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET)
-        return false;
-    log_error("dead letters expired while they were read partition=%" PRIi32, message->partition);
-    *ret_result = -ETIMEDOUT;
-    return true;
+    if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
+        return 0;
+    scan->is_at_end = message->offset + 1 >= scan->end;
+    if (message->offset >= scan->end)
+        return 0;
+    int result = scan->handler(scan->partition, message, scan->userdata);
+    scan->deadline_ms = now_ms() + SILENCE_MS;
+    return result;
+}
+
+static int take_next(struct dead_letter_topic *topic, struct scan *scan)
+{
+    if (topic->is_over(topic->userdata))
+        return -ECANCELED;
+    rd_kafka_message_t *message = rd_kafka_consumer_poll(topic->consumer, POLL_MS);
+    if (message != NULL) {
+        int result = take_message(scan, message);
+        rd_kafka_message_destroy(message);
+        return result;
+    }
+    if (now_ms() <= scan->deadline_ms)
+        return 0;
+    log_error("kafka does not answer what=letters partition=%" PRIi32, scan->partition->number);
+    return -ETIMEDOUT;
 }
 
 int dead_letter_topic_scan(struct dead_letter_topic *topic, struct dead_letter_partition *partition,
     const int64_t range[2], dead_letter_handler *handler, void *userdata)
 {
     int64_t first = range[0] < partition->low ? partition->low : range[0];
-    int64_t end = range[1] > partition->high ? partition->high : range[1];
-    if (first >= end)
+    struct scan scan = {
+        .partition = partition,
+        .end = range[1] > partition->high ? partition->high : range[1],
+        .handler = handler,
+        .userdata = userdata,
+        .deadline_ms = now_ms() + SILENCE_MS,
+    };
+    if (first >= scan.end)
         return 0;
     int result = assign(topic, partition->number, first);
-    int64_t deadline_ms = now_ms() + SILENCE_MS;
-    bool is_at_end = false;
-    while (result == 0 && !is_at_end) {
-        if (topic->is_over(topic->userdata))
-            return -ECANCELED;
-        rd_kafka_message_t *message = rd_kafka_consumer_poll(topic->consumer, POLL_MS);
-        if (message == NULL) {
-            if (now_ms() > deadline_ms) {
-                log_error(
-                    "kafka does not answer what=letters partition=%" PRIi32, partition->number);
-                return -ETIMEDOUT;
-            }
-            continue;
-        }
-        /* What comes of the partition that was read before is late. */
-        if (message->rkt != NULL && message->partition == partition->number) {
-            is_at_end = is_end(message, end, &result);
-            if (!is_at_end && message->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
-                result = handler(partition, message, userdata);
-                deadline_ms = now_ms() + SILENCE_MS;
-                is_at_end = message->offset + 1 >= end;
-            }
-        }
-        rd_kafka_message_destroy(message);
-    }
+    while (result == 0 && !scan.is_at_end)
+        result = take_next(topic, &scan);
     return result;
 }
 
