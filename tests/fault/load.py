@@ -132,8 +132,9 @@ class Load:
                 if channel is not None:
                     channel.close()
                 address = self.stand.main.gateway
+                # The "minimum" is the time that one attempt to connect has.
                 channel = grpc.insecure_channel(address, options=(("grpc.initial_reconnect_backoff_ms", 50),
-                                                                  ("grpc.min_reconnect_backoff_ms", 50),
+                                                                  ("grpc.min_reconnect_backoff_ms", 5000),
                                                                   ("grpc.max_reconnect_backoff_ms", 200)))
             self.call(channel, operation)
         if channel is not None:
