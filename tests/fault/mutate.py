@@ -99,11 +99,9 @@ MUTATIONS = {
         "the database's URL is among eventd's settings",
         [("common/settings.c", 'SECRET("database.url", database.url, WORKER,', 'SECRET("database.url", database.url, WORKER | EVENTD,')],
         ["--point", "relay.sent"], "no_process_holds_the_others_secrets"),
-    "window_without_bound": Mutation(
-        "the relay holds whatever the outbox has",
-        [("worker/events/outbox_window.h", "#define OUTBOX_WINDOW_ROWS    5000", "#define OUTBOX_WINDOW_ROWS    500000"),
-         ("worker/events/outbox_window.h", "((size_t)8 * 1024 * 1024)", "((size_t)800 * 1024 * 1024)"),
-         ("worker/events/outbox_relay.c", "#define DELETE_ROWS       5000", "#define DELETE_ROWS       500000")],
+    "published_rows_are_kept": Mutation(
+        "the relay does not let go of what it has published",
+        [("worker/events/outbox_row.c", "    row->message = outbox_message_free(row->message);\n", "    row->message = NULL;\n")],
         ["--point", "outage.backlog"], "memory_and_queues_stay_bounded"),
     "stop_waits_for_ever": Mutation(
         "neither eventd, a worker nor the master gives up waiting",
