@@ -9,11 +9,13 @@ A round's operations and faults follow from the seed and the round's number alon
 USERD_TEST_BINARY_DIR names a build with failpoints, USERD_TEST_SOURCE_DIR the sources. Exit status 0, 1, or 77 (left out)."""
 import argparse
 import collections
+import itertools
 import os
 import pathlib
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,6 +77,8 @@ def random_rounds(options):
         random_ = random.Random(f"faults {options.seed} {number}")
         chosen = [(random_.uniform(0.1, 1.5), faults.make(random_.choice(faults.NAMES), random_))
                   for _ in range(random_.randint(*RANDOM_FAULTS))]
+        for _, fault in chosen:
+            fault.reach_s = faults.REACH_RANDOM_S
         yield Round(number, chosen)
         number += 1
 
@@ -175,7 +179,9 @@ class Run:
             + ("--random --seconds 1" if self.options.random else f"--point {round_.faults[0][1].name}"))
 
     def count(self, evidence, work):
-        """For the closing lines."""
+        """For the closing lines; what the last round has left."""
+        if evidence is None:
+            return
         self.codes += work.codes
         self.counts["operations"] += work.operations
         self.counts["events committed"] += len(evidence.events)
@@ -198,31 +204,32 @@ class Run:
             work = load.Load(stand)
             stand.start_userd()
             self.warm_up(source, work)
-            evidence, found, round_ = None, {}, first
-            for _ in range(ROUNDS_PER_STAND):
-                found, evidence = self.run_round(stand, source, work, round_)
-                self.counts["rounds"] += 1
-                if found:
-                    self.tell(round_, found, stand)
-                    break
-                round_ = next(rounds, None) if _ < ROUNDS_PER_STAND - 1 else None
-                if round_ is None:
-                    break
-            if not found:
-                stand.stop_userd(stand.main, "at rest")
-                late = list(checks.stopping_meets_its_deadline(evidence))
-                if late:
-                    self.tell(first, {"stopping_meets_its_deadline": late}, stand)
-            self.count(evidence, work)
+            evidence = None
+            try:
+                for round_ in itertools.islice(itertools.chain((first,), rounds), ROUNDS_PER_STAND):
+                    found, evidence = self.run_round(stand, source, work, round_)
+                    self.counts["rounds"] += 1
+                    if found:
+                        self.tell(round_, found, stand)
+                        return self.options.keep_going
+            finally:
+                self.count(evidence, work)
+            stand.stop_userd(stand.main, "at rest")
+            late = list(checks.stopping_meets_its_deadline(evidence))
+            if late:
+                self.tell(round_, {"stopping_meets_its_deadline": late}, stand)
             work.close()
             source.close()
-        return not found or self.options.keep_going
+        return not late or self.options.keep_going
 
     def run(self):
         """All of it; the exit status."""
         rounds = random_rounds(self.options) if self.options.random else point_rounds(self.options)
-        while self.run_stand(rounds):
-            pass
+        try:
+            while self.run_stand(rounds):
+                pass
+        except KeyboardInterrupt:
+            say("interrupted")
         for name in self.not_reached:
             say(f"not reached: {name}")
         say("faults: " + " ".join(f"{name}={count}" for name, count in sorted(self.faults.items())))
@@ -263,6 +270,8 @@ def main():
     if options.kafka == "apache" and subprocess.run([stands.TOOLS / "apache_kafka", "fetch"], check=False).returncode == 77:
         return STATUS_LEFT_OUT
     check_points()
+    # Whoever ends us lets us clean up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     say(f"seed {options.seed}, {options.kafka} broker, "
         + (f"random for {options.seconds} s" if options.random else f"{len(options.point or faults.NAMES)} points"))
     return Run(options).run()

@@ -9,6 +9,7 @@ import oracle
 import stand as stands
 
 REACH_S = 25          # a point that is not passed by then is not reached at all
+REACH_RANDOM_S = 6    # nor is one that an earlier fault has taken the occasion from
 MASTER_AWAY_S = 0.5
 BACKLOG_ROWS = 20000  # four times what the relay may hold; the embedded broker keeps 5 MiB of a partition
 LONG_S = 120
@@ -45,6 +46,7 @@ class PointFault(Fault):
         super().__init__(name, random_)
         self.program = failpoints.POINTS[name][0]
         self.hurts_calls = self.program == "worker"
+        self.reach_s = REACH_S
         self.action = random_.choice(("kill", "kill", "stop"))
         # Rare ones: at their first passage.
         is_rare = name in WITH_REBALANCE or name.startswith("commit.")
@@ -62,7 +64,7 @@ class PointFault(Fault):
         has_second = self.name in WITH_REBALANCE and not stand.second.is_running()
         if has_second:
             stand.second.start(is_waiting=False)
-        pid = stand.failpoints.wait_until_fired(self.name, REACH_S)
+        pid = stand.failpoints.wait_until_fired(self.name, self.reach_s)
         if pid and self.action == "stop":
             time.sleep(self.stop_s)
             stand.failpoints.resume(pid)
@@ -70,7 +72,7 @@ class PointFault(Fault):
             time.sleep(1)
             stand.stop_userd(stand.second, "the second instance")
         if not pid:
-            raise NotReached(f"{self.name} was not passed {self.count} times within {REACH_S} s")
+            raise NotReached(f"{self.name} was not passed {self.count} times within {self.reach_s} s")
 
 
 class ProcessFault(Fault):
