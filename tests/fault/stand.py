@@ -2,6 +2,7 @@
 (embedded, or a real Apache Kafka), one userd, and sometimes a second one beside it."""
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -101,7 +102,6 @@ class Stand(userd_service.Service):
         self.main = Instance(self, "run")
         self.second = Instance(self, "second")
         self.stops = []  # (what, status, seconds, deadline in seconds) of every stop, for the check
-        self.is_postgres_hung = False
 
     # ---- life
 
@@ -142,6 +142,7 @@ class Stand(userd_service.Service):
             self.hang_broker(False)
             subprocess.run([TOOLS / "apache_kafka", "stop", self.kafka_handle], check=False)
         subprocess.run([TOOLS / "private_postgres", "remove", self.postgres_handle], check=False)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def environment(self):
         return dict(super().environment(), USERD_FAILPOINTS_FILE=str(self.failpoints.path))
