@@ -61,6 +61,42 @@ void scoreboard_close(struct scoreboard *scoreboard)
         (void)munmap(scoreboard, sizeof(*scoreboard));
 }
 
+int scoreboard_open_readonly(
+    int fd, const struct scoreboard **ret_scoreboard, uint32_t *ret_version)
+{
+    /* the head first: another version may have another size */
+    struct {
+        uint64_t magic;
+        uint32_t version;
+        uint32_t slot_count;
+    } head;
+    *ret_version = 0;
+    ssize_t length = pread(fd, &head, sizeof(head), 0);
+    if (length < 0)
+        return -errno;
+    if (length != (ssize_t)sizeof(head) || head.magic != SCOREBOARD_MAGIC)
+        return -EPROTO;
+    *ret_version = head.version;
+    if (head.version != SCOREBOARD_VERSION)
+        return -EPROTONOSUPPORT;
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return -errno;
+    if (status.st_size != (off_t)sizeof(struct scoreboard) || head.slot_count != SCOREBOARD_SLOTS)
+        return -EPROTO;
+    const void *memory = mmap(NULL, sizeof(struct scoreboard), PROT_READ, MAP_SHARED, fd, 0);
+    if (memory == MAP_FAILED)
+        return -errno;
+    *ret_scoreboard = memory;
+    return 0;
+}
+
+void scoreboard_close_readonly(const struct scoreboard *scoreboard)
+{
+    if (scoreboard != NULL)
+        (void)munmap(borrow_const(scoreboard), sizeof(*scoreboard));
+}
+
 void scoreboard_reset_slot(struct scoreboard *scoreboard, uint32_t slot)
 {
     /* the writer is dead, and readers see a number or zero: no ordering is owed to anyone */

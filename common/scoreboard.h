@@ -107,6 +107,11 @@ MUST_CHECK int scoreboard_create(struct scoreboard **ret_scoreboard, int *ret_fd
 /* Maps the one behind `fd`. -EPROTO when it is none or of another version. */
 MUST_CHECK int scoreboard_open(int fd, struct scoreboard **ret_scoreboard);
 void scoreboard_close(struct scoreboard *scoreboard);
+/* Maps it for reading alone; `fd` may be a read-only one. -EPROTO: it is none. -EPROTONOSUPPORT: it
+ * is of another version, *ret_version says which (0 where it is not known). */
+MUST_CHECK int scoreboard_open_readonly(
+    int fd, const struct scoreboard **ret_scoreboard, uint32_t *ret_version);
+void scoreboard_close_readonly(const struct scoreboard *scoreboard);
 /* Master: empties a slot, and its row of passed connections, before a new process gets it. */
 void scoreboard_reset_slot(struct scoreboard *scoreboard, uint32_t slot);
 

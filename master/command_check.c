@@ -158,7 +158,7 @@ int command_check(int argc, char **argv)
     int status = command_options_parse(argc, argv, COMMAND_CHECK_USAGE, &options);
     if (status != EX_OK)
         return status;
-    if (options.has_migrate || options.has_all || options.word_count > 0)
+    if (options.has_migrate || options.has_all || options.has_json || options.word_count > 0)
         return command_options_refuse(COMMAND_CHECK_USAGE, "check takes the file and nothing else");
 
     struct settings settings;

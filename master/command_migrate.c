@@ -26,6 +26,8 @@ static const char *find_fault(const struct command_options *options)
         return "--migrate belongs to run";
     if (options->has_all)
         return "--all belongs to dead-letters";
+    if (options->has_json)
+        return "--json belongs to status";
     if (options->word_count == 0)
         return "migrate needs to know where to: up, down or status";
     const char *direction = options->words[0];

@@ -30,6 +30,7 @@ int command_options_parse(
         {.name = "config", .has_arg = required_argument, .val = 'c'},
         {.name = "migrate", .has_arg = no_argument, .val = 'm'},
         {.name = "all", .has_arg = no_argument, .val = 'a'},
+        {.name = "json", .has_arg = no_argument, .val = 'j'},
         {0},
     };
     struct command_options options = {.file = SETTINGS_FILE_DEFAULT};
@@ -46,6 +47,9 @@ int command_options_parse(
             break;
         case 'a':
             options.has_all = true;
+            break;
+        case 'j':
+            options.has_json = true;
             break;
         case ':':
             return refuse_option(usage, "lacks its value", argv[optind - 1]);

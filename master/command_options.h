@@ -12,6 +12,7 @@ struct command_options {
     const char *file; /* -c, --config; SETTINGS_FILE_DEFAULT unless given */
     bool has_migrate; /* --migrate */
     bool has_all;     /* --all */
+    bool has_json;    /* --json */
     char **words;     /* what is left of the command line */
     int word_count;
 };

@@ -36,7 +36,7 @@ int command_run(int argc, char **argv)
     int status = command_options_parse(argc, argv, COMMAND_RUN_USAGE, &options);
     if (status != EX_OK)
         return status;
-    if (options.has_all || options.word_count > 0)
+    if (options.has_all || options.has_json || options.word_count > 0)
         return command_options_refuse(COMMAND_RUN_USAGE, "run takes no further words");
 
     struct settings settings;

@@ -12,6 +12,7 @@
 #include "common/attributes.h"
 #include "common/log.h"
 #include "common/nearest_name.h"
+#include "master/command_admin.h"
 #include "master/command_check.h"
 #include "master/command_dead_letters.h"
 #include "master/command_migrate.h"
@@ -37,6 +38,9 @@ static int command_help(int argc, char **argv);
 
 static const struct command commands[] = {
     {"run", COMMAND_RUN_USAGE, "the service, in the foreground", command_run},
+    {"status", COMMAND_ADMIN_STATUS_USAGE, "what the running service does", command_admin_status},
+    {"reload", COMMAND_ADMIN_RELOAD_USAGE, "put the configuration in force", command_admin_reload},
+    {"stop", COMMAND_ADMIN_STOP_USAGE, "end the service and wait for it", command_admin_stop},
     {"check", COMMAND_CHECK_USAGE, "read the configuration and say it back", command_check},
     {"migrate", COMMAND_MIGRATE_USAGE, "the database schema", command_migrate},
     {"dead-letters", COMMAND_DEAD_LETTERS_USAGE, "events that could not be applied",

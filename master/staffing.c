@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -13,6 +14,7 @@
 
 #define FIRST_GENERATION  1
 #define TIMER_ACCURACY_US 10000
+#define REASON_SIZE       160
 
 enum staffing_phase { STAFFING_STARTING, STAFFING_SERVING, STAFFING_RELOADING, STAFFING_STOPPING };
 
@@ -156,14 +158,13 @@ static void commit_reload(struct staffing *staffing)
         drain_slot(staffing, slot);
     }
     replace_eventd(staffing);
-    staffing->handlers->on_reloaded(true, staffing->userdata);
+    staffing->handlers->on_reloaded(NULL, staffing->userdata);
 }
 
-static void abort_reload(struct staffing *staffing, uint32_t slot)
+static void abort_reload(struct staffing *staffing, uint32_t slot, const char *reason)
 {
-    log_error("reload failed, the old configuration stays in force slot=%u "
-              "reason=\"a new worker ended before it was ready\"",
-        slot);
+    log_error(
+        "reload failed, the old configuration stays in force slot=%u reason=\"%s\"", slot, reason);
     uint32_t next_generation = staffing->generation + 1;
     staffing->phase = STAFFING_SERVING;
     for (uint32_t i = 0; i < SCOREBOARD_SLOTS; i++) {
@@ -174,7 +175,21 @@ static void abort_reload(struct staffing *staffing, uint32_t slot)
     }
     settings_cleanup(&staffing->next_settings);
     staffing->next_settings = (struct settings){0};
-    staffing->handlers->on_reloaded(false, staffing->userdata);
+    staffing->handlers->on_reloaded(reason, staffing->userdata);
+}
+
+static void abort_reload_for_death(
+    struct staffing *staffing, uint32_t slot, const struct child_end *end)
+{
+    char reason[REASON_SIZE];
+    if (end->exit_status >= 0)
+        (void)snprintf(reason, sizeof(reason),
+            "a new worker ended before it was ready, pid %d with status %d: the log says why",
+            (int)end->pid, end->exit_status);
+    else
+        (void)snprintf(reason, sizeof(reason),
+            "a new worker was killed before it was ready, pid %d: the log says why", (int)end->pid);
+    abort_reload(staffing, slot, reason);
 }
 
 /* --- what the children do --- */
@@ -212,7 +227,7 @@ static void on_gone(uint32_t slot, const struct child_end *end, void *userdata)
     if (post->generation == 0)
         return;
     if (is_next(staffing, post->generation)) {
-        abort_reload(staffing, slot);
+        abort_reload_for_death(staffing, slot, end);
     } else if (end->was_asked) {
         start_post(post);
     } else if (end->exit_status == EX_CONFIG && staffing->phase == STAFFING_STARTING) {
@@ -337,7 +352,7 @@ int staffing_reload(struct staffing *staffing, struct settings *settings)
         int result = child_table_start(
             staffing->children, slots[i], next_generation, &staffing->next_settings);
         if (result < 0)
-            abort_reload(staffing, slots[i]);
+            abort_reload(staffing, slots[i], "the new worker's program cannot be run");
     }
     return 0;
 }
@@ -368,4 +383,9 @@ const struct settings *staffing_settings(const struct staffing *staffing)
 uint32_t staffing_generation(const struct staffing *staffing)
 {
     return staffing->generation;
+}
+
+bool staffing_is_settled(const struct staffing *staffing)
+{
+    return staffing->phase == STAFFING_SERVING;
 }

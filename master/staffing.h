@@ -17,13 +17,18 @@
 #include "master/child_table.h"
 #include "master/connection_dispatch.h"
 
+/* A reload is decided by then: every new child has a deadline of its own. */
+#define STAFFING_RELOAD_TIMEOUT_MS 70000
+
 struct staffing;
 
 struct staffing_handlers {
     /* Every post has been READY: once after the start. */
     void (*on_complete)(void *userdata);
-    /* The reload is over: `is_in_force` says whether the new configuration is. */
-    void (*on_reloaded)(bool is_in_force, void *userdata);
+    /* The reload is over. `failure` NULL: the new configuration is in force. Otherwise why it is
+     * not.
+     */
+    void (*on_reloaded)(const char *failure, void *userdata);
     /* A role cannot be started; nothing is started any more. */
     void (*on_hopeless)(enum child_role role, void *userdata);
     /* After staffing_stop(): the last child is gone. */
@@ -59,5 +64,7 @@ void staffing_kill(struct staffing *staffing);
 
 const struct settings *staffing_settings(const struct staffing *staffing);
 uint32_t staffing_generation(const struct staffing *staffing);
+/* Neither starting, reloading nor stopping. */
+bool staffing_is_settled(const struct staffing *staffing);
 
 #endif

@@ -1,23 +1,31 @@
 #include "master/supervisor.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sysexits.h>
-#include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/scoreboard.h"
-#include "common/settings_file.h"
+#include "common/settings_complaints.h"
+#include "master/admin_socket.h"
 #include "master/errand.h"
 #include "master/listener.h"
+#include "master/reload_check.h"
 #include "master/run_directory.h"
+#include "master/service_notice.h"
 #include "master/staffing.h"
+
+#define STOP_MARGIN_MS 5000 /* over the drain: killing, reaping, closing */
+#define PROC_PATH_SIZE 32
 
 struct supervisor {
     const char *file;
@@ -30,6 +38,9 @@ struct supervisor {
     int outbox_wake_fd;            /* owned */
     sd_event *event;               /* owned */
     struct staffing *staffing;     /* owned */
+    struct service_notice *notice; /* owned */
+    struct admin_socket *admin;    /* owned */
+    uint64_t started_at_us;        /* CLOCK_REALTIME */
     bool is_stopping;
 };
 
@@ -40,8 +51,7 @@ static void report_serving(const struct supervisor *supervisor)
     unsigned int workers = settings_worker_count(staffing_settings(supervisor->staffing));
     uint32_t generation = staffing_generation(supervisor->staffing);
     log_info("serving workers=%u generation=%u", workers, generation);
-    (void)sd_notifyf(
-        false, "READY=1\nSTATUS=serving with %u workers, generation %u", workers, generation);
+    service_notice_ready(supervisor->notice);
 }
 
 static void on_complete(void *userdata)
@@ -50,19 +60,20 @@ static void on_complete(void *userdata)
 }
 
 /* A reload that failed ends in READY=1 too: the service is as ready as it was. */
-static void on_reloaded(bool is_in_force, void *userdata)
+static void on_reloaded(const char *failure, void *userdata)
 {
     struct supervisor *supervisor = userdata;
     const struct settings *settings = staffing_settings(supervisor->staffing);
-    if (is_in_force)
+    if (failure == NULL)
         log_configure((enum log_level)settings->log.level, (enum log_format)settings->log.format);
     report_serving(supervisor);
+    admin_socket_conclude(supervisor->admin, USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, failure);
 }
 
 static void on_hopeless(enum child_role role, void *userdata)
 {
     struct supervisor *supervisor = userdata;
-    (void)sd_notifyf(false, "STATUS=%s cannot be started", child_table_role_name(role));
+    service_notice_say(supervisor->notice, "%s cannot be started", child_table_role_name(role));
     (void)sd_event_exit(supervisor->event, EX_UNAVAILABLE);
 }
 
@@ -89,6 +100,16 @@ static void close_listeners(struct supervisor *supervisor)
     supervisor->listener_count = 0;
 }
 
+static void begin_stop(struct supervisor *supervisor)
+{
+    supervisor->is_stopping = true;
+    service_notice_stopping(supervisor->notice);
+    admin_socket_conclude(
+        supervisor->admin, USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, "userd is stopping");
+    staffing_stop(supervisor->staffing);
+    close_listeners(supervisor);
+}
+
 static int on_stop_signal(
     sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
 {
@@ -100,73 +121,56 @@ static int on_stop_signal(
         staffing_kill(supervisor->staffing);
         return 0;
     }
-    supervisor->is_stopping = true;
     log_info("stopping signal=%s sender_pid=%u", name, info->ssi_pid);
-    (void)sd_notify(false, "STOPPING=1\nSTATUS=draining");
-    staffing_stop(supervisor->staffing);
-    close_listeners(supervisor);
+    begin_stop(supervisor);
     return 0;
 }
 
-/* Listeners live as long as the master does: what they are called and where they are cannot change
- * under it. */
-static bool has_same_listeners(const struct settings *left, const struct settings *right)
+static void log_lines(const char *text)
 {
-    if (left->listener_count != right->listener_count)
-        return false;
-    for (size_t i = 0; i < left->listener_count; i++)
-        if (strcmp(left->listeners[i].name, right->listeners[i].name) != 0 ||
-            strcmp(left->listeners[i].address, right->listeners[i].address) != 0)
-            return false;
-    return true;
-}
-
-static const char *find_reload_obstacle(
-    const struct supervisor *supervisor, const struct settings *next)
-{
-    const struct settings *current = staffing_settings(supervisor->staffing);
-    if (!has_same_listeners(current, next))
-        return "listeners were added, removed, renamed or moved, which needs a restart";
-    if (strcmp(current->run_dir, next->run_dir) != 0)
-        return "run_dir was changed, which needs a restart";
-    return NULL;
-}
-
-static void log_complaints(const struct settings_complaints *complaints, int error)
-{
-    if (complaints->text == NULL) {
-        log_error("configuration refused error=\"%s\"", strerror(-error));
-        return;
-    }
-    for (const char *line = complaints->text; *line != '\0';) {
+    for (const char *line = text; *line != '\0';) {
         int length = (int)strcspn(line, "\n");
         log_error("%.*s", length, line);
         line += length + (line[length] == '\n' ? 1 : 0);
     }
 }
 
-static int reload(struct supervisor *supervisor)
+static void begin_reload(struct supervisor *supervisor, struct settings_complaints *complaints)
 {
-    struct settings_complaints complaints = {0};
     struct settings next = {0};
-    int result = settings_file_read(supervisor->file, &next, &complaints);
+    int result = reload_check_file(
+        supervisor->file, staffing_settings(supervisor->staffing), &next, complaints);
     if (result < 0)
-        log_complaints(&complaints, result);
-    settings_complaints_cleanup(&complaints);
-    if (result < 0)
-        return result;
-    const char *obstacle = find_reload_obstacle(supervisor, &next);
-    result = obstacle != NULL ? -EINVAL : staffing_reload(supervisor->staffing, &next);
-    if (obstacle != NULL)
-        log_error("%s: %s", supervisor->file, obstacle);
-    else if (result == -EBUSY)
-        log_warn("another reload or the start is under way");
-    else if (result == -ENOSPC)
-        log_error("%s: the new workers find no room beside the old ones, expected at most %d "
-                  "in all while a reload is under way",
-            supervisor->file, SETTINGS_MAX_WORKERS);
+        return;
+    result = staffing_reload(supervisor->staffing, &next);
+    if (result == -ENOSPC)
+        settings_complaints_add(complaints, supervisor->file, 0,
+            "the new workers find no room beside the old ones, expected at most %d in all while a "
+            "reload is under way",
+            SETTINGS_MAX_WORKERS);
+    else if (result < 0)
+        settings_complaints_add(complaints, NULL, 0, "%s", strerror(-result));
     settings_cleanup(&next);
-    return result;
+}
+
+/* True: on_reloaded() follows, or was called already. Otherwise what was wrong is logged and in
+ * *complaints, and nothing has changed. */
+static bool reload(struct supervisor *supervisor, struct settings_complaints *complaints)
+{
+    bool is_settled = staffing_is_settled(supervisor->staffing);
+    if (is_settled) {
+        service_notice_reloading(supervisor->notice);
+        begin_reload(supervisor, complaints);
+    } else {
+        settings_complaints_add(complaints, NULL, 0, "another reload or the start is under way");
+    }
+    if (complaints->count == 0)
+        return true;
+    log_lines(complaints->text != NULL ? complaints->text : "out of memory");
+    log_error("reload refused, the old configuration stays in force");
+    if (is_settled)
+        service_notice_ready(supervisor->notice);
+    return false;
 }
 
 static int on_reload_signal(
@@ -177,18 +181,86 @@ static int on_reload_signal(
     if (supervisor->is_stopping)
         return 0;
     log_info("reloading file=%s sender_pid=%u", supervisor->file, info->ssi_pid);
-    struct timespec now = {0};
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    (void)sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%lld",
-        (long long)now.tv_sec * 1000000 + now.tv_nsec / 1000);
-    int result = reload(supervisor);
-    if (result < 0) {
-        log_error(
-            "reload refused, the old configuration stays in force error=\"%s\"", strerror(-result));
-        (void)sd_notify(false, "READY=1");
-    }
+    struct settings_complaints complaints = {0};
+    (void)reload(supervisor, &complaints);
+    settings_complaints_cleanup(&complaints);
     return 0;
 }
+
+/* --- run_dir/admin.sock --- */
+
+static void on_admin_status(struct admin_socket_client *client, void *userdata)
+{
+    struct supervisor *supervisor = userdata;
+    Userd__Ipc__Listener listeners[SETTINGS_MAX_LISTENERS];
+    Userd__Ipc__Listener *pointers[SETTINGS_MAX_LISTENERS];
+    Userd__Ipc__AdminResult result = USERD__IPC__ADMIN_RESULT__INIT;
+    for (size_t i = 0; i < supervisor->listener_count; i++) {
+        userd__ipc__listener__init(&listeners[i]);
+        listeners[i].name = supervisor->listeners[i].name;
+        listeners[i].address = supervisor->listeners[i].bound_text;
+        pointers[i] = &listeners[i];
+    }
+    result.n_listeners = supervisor->listener_count;
+    result.listeners = pointers;
+    result.master_pid = (uint32_t)getpid();
+    result.generation = staffing_generation(supervisor->staffing);
+    result.started_at_us = supervisor->started_at_us;
+    /* opened anew: who asks may read the numbers, and not write them */
+    char path[PROC_PATH_SIZE];
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", supervisor->scoreboard_fd);
+    int fd CLEANUP(fd_close) = open(path, O_RDONLY | O_CLOEXEC);
+    result.is_done = fd >= 0;
+    if (fd < 0)
+        result.reason = strerror(errno);
+    admin_socket_answer(client, &result, fd);
+}
+
+static void refuse_admin(struct admin_socket_client *client, const char *reason)
+{
+    Userd__Ipc__AdminResult result = USERD__IPC__ADMIN_RESULT__INIT;
+    result.reason = borrow_const(reason);
+    admin_socket_answer(client, &result, -1);
+}
+
+static void on_admin_reload(struct admin_socket_client *client, void *userdata)
+{
+    struct supervisor *supervisor = userdata;
+    if (supervisor->is_stopping) {
+        refuse_admin(client, "userd is stopping");
+        return;
+    }
+    log_info("reloading file=%s", supervisor->file);
+    admin_socket_wait(client, STAFFING_RELOAD_TIMEOUT_MS);
+    struct settings_complaints complaints = {0};
+    if (!reload(supervisor, &complaints))
+        refuse_admin(client, complaints.text != NULL ? complaints.text : "out of memory");
+    settings_complaints_cleanup(&complaints);
+}
+
+/* Asked twice it waits twice: what a second signal does is a person's decision. */
+static void on_admin_stop(struct admin_socket_client *client, void *userdata)
+{
+    struct supervisor *supervisor = userdata;
+    Userd__Ipc__AdminResult result = USERD__IPC__ADMIN_RESULT__INIT;
+    int drain_ms = staffing_settings(supervisor->staffing)->shutdown.drain_timeout_ms;
+    result.is_done = true;
+    result.timeout_ms = (uint32_t)drain_ms + STOP_MARGIN_MS;
+    admin_socket_answer(client, &result, -1);
+    admin_socket_wait(client, result.timeout_ms);
+    if (!supervisor->is_stopping) {
+        log_info("stopping reason=\"userd stop\"");
+        begin_stop(supervisor);
+    }
+}
+
+static const struct admin_socket_handlers admin_handlers = {
+    .on_status = on_admin_status,
+    .on_reload = on_admin_reload,
+    .on_stop = on_admin_stop,
+};
+
+/* --- from nothing to the loop --- */
 
 static int block_signals(void)
 {
@@ -214,8 +286,6 @@ static int add_signal_handlers(struct supervisor *supervisor)
     return result < 0 ? result : 0;
 }
 
-/* --- from nothing to the loop --- */
-
 static int open_listeners(struct supervisor *supervisor)
 {
     struct listener_inheritance inheritance = {0};
@@ -237,6 +307,19 @@ static int open_listeners(struct supervisor *supervisor)
     if (result < 0)
         log_error("listeners not written to run_dir error=\"%s\"", strerror(-result));
     return result;
+}
+
+static uint64_t realtime_us(void)
+{
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static bool is_answering(void *userdata)
+{
+    (void)userdata;
+    return true;
 }
 
 static int open_loop(struct supervisor *supervisor)
@@ -261,8 +344,17 @@ static int open_loop(struct supervisor *supervisor)
         .listeners = supervisor->listeners,
         .listener_count = supervisor->listener_count,
     };
-    return staffing_new(
+    result = staffing_new(
         &options, &supervisor->settings, &staffing_handlers, supervisor, &supervisor->staffing);
+    if (result < 0)
+        return result;
+    result = service_notice_new(
+        supervisor->event, supervisor->scoreboard, is_answering, supervisor, &supervisor->notice);
+    if (result < 0)
+        return result;
+    supervisor->started_at_us = realtime_us();
+    return admin_socket_new(supervisor->event, supervisor->run_directory.fd, &admin_handlers,
+        supervisor, &supervisor->admin);
 }
 
 static int status_of(int error)
@@ -320,11 +412,14 @@ static int run(struct supervisor *supervisor, bool migrates_first)
 static void cleanup(struct supervisor *supervisor)
 {
     supervisor->staffing = staffing_free(supervisor->staffing);
+    supervisor->notice = service_notice_free(supervisor->notice);
     close_listeners(supervisor);
-    supervisor->event = sd_event_unref(supervisor->event);
     scoreboard_close(supervisor->scoreboard);
     fd_close(&supervisor->scoreboard_fd);
     fd_close(&supervisor->outbox_wake_fd);
+    /* last: its end tells `userd stop` that all else is gone */
+    supervisor->admin = admin_socket_free(supervisor->admin);
+    supervisor->event = sd_event_unref(supervisor->event);
     run_directory_close(&supervisor->run_directory);
     settings_cleanup(&supervisor->settings);
 }

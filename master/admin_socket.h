@@ -1,0 +1,47 @@
+/* run_dir/admin.sock: where `userd status`, `reload` and `stop` reach the master.
+ *
+ * SOCK_SEQPACKET, mode 0600, and the peer's credentials are looked at as well: root or our own
+ * user, nobody else. At most ADMIN_SOCKET_CLIENTS at a time, each with a deadline; one more is
+ * closed at once. A client that sends anything but one request at a time is cut off. It decides
+ * nothing: requests go to the handlers.
+ */
+#ifndef USERD_MASTER_ADMIN_SOCKET_H
+#define USERD_MASTER_ADMIN_SOCKET_H
+
+#include <stdbool.h>
+#include <systemd/sd-event.h>
+
+#include "common/attributes.h"
+
+#include "ipc.pb-c.h"
+
+#define ADMIN_SOCKET_FILE    "admin.sock"
+#define ADMIN_SOCKET_CLIENTS 16
+
+struct admin_socket;
+struct admin_socket_client;
+
+struct admin_socket_handlers {
+    /* Each must come to one answer: admin_socket_answer() now, or later admin_socket_conclude(). */
+    void (*on_status)(struct admin_socket_client *client, void *userdata);
+    void (*on_reload)(struct admin_socket_client *client, void *userdata);
+    void (*on_stop)(struct admin_socket_client *client, void *userdata);
+};
+
+/* `directory_fd` is run_dir's, whose lock must be held: a socket file that is there is a dead
+ * master's, and replaced. It must outlive the socket. Failures are the caller's to log. */
+MUST_CHECK int admin_socket_new(sd_event *event, int directory_fd,
+    const struct admin_socket_handlers *handlers, void *userdata, struct admin_socket **ret_socket);
+/* Closes all and removes the file. NULL is fine. Always returns NULL. */
+struct admin_socket *admin_socket_free(struct admin_socket *socket);
+
+/* Answers the request of this client; the id is filled in. `fd` (or -1) stays the caller's. */
+void admin_socket_answer(
+    struct admin_socket_client *client, Userd__Ipc__AdminResult *result, int fd);
+/* It will take up to `timeout_ms` more to answer: moves the client's deadline. */
+void admin_socket_wait(struct admin_socket_client *client, unsigned int timeout_ms);
+/* Answers everyone whose request of this kind is still open. `reason` NULL: it is done. */
+void admin_socket_conclude(
+    struct admin_socket *socket, Userd__Ipc__AdminRequest__Kind kind, const char *reason);
+
+#endif

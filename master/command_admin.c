@@ -1,0 +1,214 @@
+#include "master/command_admin.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <time.h>
+
+#include "common/file_descriptor.h"
+#include "common/scoreboard.h"
+#include "common/settings_file.h"
+#include "master/admin_client.h"
+#include "master/command_options.h"
+#include "master/staffing.h"
+#include "master/status_print.h"
+#include "master/status_report.h"
+
+#define EXIT_NOT_DONE     1
+#define ANSWER_TIMEOUT_MS 10000
+#define RELOAD_TIMEOUT_MS (STAFFING_RELOAD_TIMEOUT_MS + ANSWER_TIMEOUT_MS)
+#define SAMPLE_SECONDS    1
+
+static uint64_t now_us(void)
+{
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void free_text(char **text)
+{
+    free(*text);
+}
+
+/* *ret_complaints (the caller's) holds what stands against the configuration, if anything does. */
+static int find_run_dir(const char *file, char **ret_run_dir, char **ret_complaints)
+{
+    struct settings_complaints complaints = {0};
+    struct settings settings = {0};
+    int result = settings_file_read(file, &settings, &complaints);
+    bool is_read = result == 0;
+    if (!is_read)
+        result = settings_init(&settings);
+    if (result == 0) {
+        *ret_run_dir = strdup(settings.run_dir);
+        result = *ret_run_dir == NULL ? -ENOMEM : 0;
+    }
+    if (!is_read && complaints.text != NULL)
+        *ret_complaints = strdup(complaints.text);
+    settings_cleanup(&settings);
+    settings_complaints_cleanup(&complaints);
+    return result;
+}
+
+static int report_no_service(const char *run_dir, const char *complaints, int error)
+{
+    if (complaints != NULL)
+        (void)fprintf(stderr, "%s\n", complaints);
+    if (error == -ENOENT || error == -ECONNREFUSED)
+        (void)fprintf(stderr, "userd is not running (run_dir=%s)\n", run_dir);
+    else if (error == -EACCES || error == -EPERM)
+        (void)fprintf(stderr, "userd: %s/admin.sock is for root and the service's own user (%s)\n",
+            run_dir, strerror(-error));
+    else
+        (void)fprintf(stderr, "userd: the service cannot be asked (run_dir=%s): %s\n", run_dir,
+            strerror(-error));
+    return EXIT_NOT_DONE;
+}
+
+/* EX_OK, or the exit status with the reason on standard error. */
+static int open_client(const char *file, struct admin_client **ret_client)
+{
+    char *run_dir CLEANUP(free_text) = NULL;
+    char *complaints CLEANUP(free_text) = NULL;
+    int result = find_run_dir(file, &run_dir, &complaints);
+    if (result < 0) {
+        (void)fprintf(stderr, "userd: %s\n", strerror(-result));
+        return EX_OSERR;
+    }
+    result = admin_client_open(run_dir, ret_client);
+    return result < 0 ? report_no_service(run_dir, complaints, result) : EX_OK;
+}
+
+static int report_silence(int error)
+{
+    const char *reason = error == -ECONNRESET ? "it hung up" : strerror(-error);
+    (void)fprintf(stderr, "userd: the service gave no answer: %s\n", reason);
+    return EXIT_NOT_DONE;
+}
+
+static int report_refusal(const Userd__Ipc__AdminResult *result)
+{
+    (void)fprintf(stderr, "%s\n", result->reason);
+    return EXIT_NOT_DONE;
+}
+
+static int parse(int argc, char **argv, const char *usage, struct command_options *ret_options)
+{
+    int status = command_options_parse(argc, argv, usage, ret_options);
+    if (status != EX_OK)
+        return status;
+    bool allows_json = strstr(usage, "--json") != NULL;
+    if (ret_options->has_migrate || (ret_options->has_json && !allows_json) ||
+        ret_options->word_count > 0)
+        return command_options_refuse(usage, "there are words that the command does not know");
+    return EX_OK;
+}
+
+/* EX_OK: *ret_scoreboard is the caller's to close. */
+static int open_scoreboard(int fd, const struct scoreboard **ret_scoreboard)
+{
+    uint32_t version = 0;
+    int result = scoreboard_open_readonly(fd, ret_scoreboard, &version);
+    if (result == -EPROTONOSUPPORT)
+        (void)fprintf(stderr,
+            "userd: the running service has version %u of the scoreboard, expected %u: ask with "
+            "the userd of its own release\n",
+            version, SCOREBOARD_VERSION);
+    else if (result < 0)
+        (void)fprintf(stderr, "userd: the scoreboard cannot be read: %s\n", strerror(-result));
+    return result < 0 ? EXIT_NOT_DONE : EX_OK;
+}
+
+static int print_status(const Userd__Ipc__AdminResult *master, const struct scoreboard *scoreboard,
+    const struct command_options *options)
+{
+    struct status_report *reports = calloc(2, sizeof(*reports));
+    if (reports == NULL)
+        return EX_OSERR;
+    const struct timespec pause = {.tv_sec = SAMPLE_SECONDS};
+    status_report_read(scoreboard, now_us(), &reports[0]);
+    (void)nanosleep(&pause, NULL);
+    status_report_read(scoreboard, now_us(), &reports[1]);
+    status_report_set_rates(&reports[1], &reports[0]);
+    int result = 0;
+    if (options->has_json)
+        result = status_print_json(stdout, master, &reports[1]);
+    else
+        status_print_table(stdout, master, &reports[1]);
+    free(reports);
+    return result == 0 && fflush(stdout) == 0 && !ferror(stdout) ? EX_OK : EX_IOERR;
+}
+
+int command_admin_status(int argc, char **argv)
+{
+    struct command_options options;
+    int status = parse(argc, argv, COMMAND_ADMIN_STATUS_USAGE, &options);
+    if (status != EX_OK)
+        return status;
+    struct admin_client *client CLEANUP(admin_client_closep) = NULL;
+    status = open_client(options.file, &client);
+    if (status != EX_OK)
+        return status;
+    const Userd__Ipc__AdminResult *result = NULL;
+    int fd CLEANUP(fd_close) = -1;
+    int error = admin_client_ask(
+        client, USERD__IPC__ADMIN_REQUEST__KIND__STATUS, ANSWER_TIMEOUT_MS, &result, &fd);
+    if (error < 0)
+        return report_silence(error);
+    if (!result->is_done)
+        return report_refusal(result);
+    const struct scoreboard *scoreboard = NULL;
+    status = open_scoreboard(fd, &scoreboard);
+    if (status != EX_OK)
+        return status;
+    status = print_status(result, scoreboard, &options);
+    scoreboard_close_readonly(scoreboard);
+    return status;
+}
+
+int command_admin_reload(int argc, char **argv)
+{
+    struct command_options options;
+    int status = parse(argc, argv, COMMAND_ADMIN_RELOAD_USAGE, &options);
+    if (status != EX_OK)
+        return status;
+    struct admin_client *client CLEANUP(admin_client_closep) = NULL;
+    status = open_client(options.file, &client);
+    if (status != EX_OK)
+        return status;
+    const Userd__Ipc__AdminResult *result = NULL;
+    int fd CLEANUP(fd_close) = -1;
+    int error = admin_client_ask(
+        client, USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, RELOAD_TIMEOUT_MS, &result, &fd);
+    if (error < 0)
+        return report_silence(error);
+    return result->is_done ? EX_OK : report_refusal(result);
+}
+
+int command_admin_stop(int argc, char **argv)
+{
+    struct command_options options;
+    int status = parse(argc, argv, COMMAND_ADMIN_STOP_USAGE, &options);
+    if (status != EX_OK)
+        return status;
+    struct admin_client *client CLEANUP(admin_client_closep) = NULL;
+    status = open_client(options.file, &client);
+    if (status != EX_OK)
+        return status;
+    const Userd__Ipc__AdminResult *result = NULL;
+    int fd CLEANUP(fd_close) = -1;
+    int error = admin_client_ask(
+        client, USERD__IPC__ADMIN_REQUEST__KIND__STOP, ANSWER_TIMEOUT_MS, &result, &fd);
+    if (error < 0)
+        return report_silence(error);
+    if (!result->is_done)
+        return report_refusal(result);
+    error = admin_client_await_end(client, result->timeout_ms + ANSWER_TIMEOUT_MS);
+    if (error == 0)
+        return EX_OK;
+    (void)fprintf(stderr, "userd: the service has not ended: %s\n", strerror(-error));
+    return EXIT_NOT_DONE;
+}

@@ -1,0 +1,17 @@
+/* `userd status`, `reload` and `stop`: what is asked of the running service, through
+ * run_dir/admin.sock.
+ *
+ * run_dir is the configuration's, or the standard one where no configuration can be read. Exit 1:
+ * nothing runs there, or what was asked was not done; the reason is on standard error. */
+#ifndef USERD_MASTER_COMMAND_ADMIN_H
+#define USERD_MASTER_COMMAND_ADMIN_H
+
+#define COMMAND_ADMIN_STATUS_USAGE "status [-c FILE] [--json]"
+#define COMMAND_ADMIN_RELOAD_USAGE "reload [-c FILE]"
+#define COMMAND_ADMIN_STOP_USAGE   "stop [-c FILE]"
+
+int command_admin_status(int argc, char **argv);
+int command_admin_reload(int argc, char **argv);
+int command_admin_stop(int argc, char **argv);
+
+#endif

@@ -1,0 +1,206 @@
+#include "master/status_print.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <time.h>
+
+#define MICROSECONDS_PER_SECOND UINT64_C(1000000)
+#define TIME_SIZE               32
+#define JSON_REAL_DIGITS        10
+
+/* --- for people --- */
+
+static double requests_per_batch(const struct status_work *work)
+{
+    return work->batches == 0 ? 0 : (double)work->batched_requests / (double)work->batches;
+}
+
+static void format_start(uint64_t started_at_us, char ret_text[TIME_SIZE])
+{
+    time_t seconds = (time_t)(started_at_us / MICROSECONDS_PER_SECOND);
+    struct tm parts = {0};
+    if (localtime_r(&seconds, &parts) == NULL ||
+        strftime(ret_text, TIME_SIZE, "%Y-%m-%d %H:%M:%S %z", &parts) == 0)
+        (void)snprintf(ret_text, TIME_SIZE, "?");
+}
+
+static void print_calls(
+    FILE *stream, uint64_t connections, const struct status_calls *calls, const char *database)
+{
+    (void)fprintf(stream,
+        " %6" PRIu64 " %10" PRIu64 " %10" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %9" PRIu64
+        " %9.0f  %-8s",
+        connections, calls->started, calls->ok, calls->failed, calls->refused, calls->expired,
+        calls->cancelled, calls->per_second, database);
+}
+
+static void print_worker(FILE *stream, const struct status_worker *worker)
+{
+    (void)fprintf(stream, "%4u %8u %-8s %3u", worker->slot, worker->pid,
+        status_report_state_name(worker->state), worker->generation);
+    print_calls(
+        stream, worker->connections, &worker->calls, worker->is_database_ready ? "ready" : "away");
+    (void)fprintf(stream, " %9" PRIu64 " %6.1f  %s\n", worker->work.batches,
+        requests_per_batch(&worker->work), worker->is_relay ? "yes" : "-");
+}
+
+static void print_eventd(FILE *stream, const struct status_report *report)
+{
+    const struct status_eventd *eventd = &report->eventd;
+    if (eventd->pid == 0) {
+        (void)fprintf(
+            stream, "\neventd: absent, outbox backlog %" PRIu64 "\n", report->work.outbox_backlog);
+        return;
+    }
+    (void)fprintf(stream,
+        "\neventd: pid %u, %s, generation %u, Kafka %s, produced %" PRIu64 ", consumed %" PRIu64
+        ", errors %" PRIu64 ", outbox backlog %" PRIu64 "\n",
+        eventd->pid, status_report_state_name(eventd->state), eventd->generation,
+        eventd->is_connected ? "connected" : "away", eventd->produced, eventd->consumed,
+        eventd->errors, report->work.outbox_backlog);
+}
+
+void status_print_table(
+    FILE *stream, const Userd__Ipc__AdminResult *master, const struct status_report *report)
+{
+    char start[TIME_SIZE];
+    format_start(master->started_at_us, start);
+    (void)fprintf(stream, "userd: pid %u, generation %u, since %s\n", master->master_pid,
+        master->generation, start);
+    for (size_t i = 0; i < master->n_listeners; i++)
+        (void)fprintf(
+            stream, "listener %s: %s\n", master->listeners[i]->name, master->listeners[i]->address);
+    (void)fprintf(stream,
+        "\nslot      pid state    gen  conns    started         ok   failed"
+        "  refused  expired cancelled   calls/s  database   batches  req/b  relay\n");
+    for (size_t i = 0; i < report->worker_count; i++)
+        print_worker(stream, &report->workers[i]);
+    (void)fprintf(stream, "%-26s", "total");
+    print_calls(stream, report->connections, &report->calls, "");
+    (void)fprintf(stream, " %9" PRIu64 " %6.1f  %s\n", report->work.batches,
+        requests_per_batch(&report->work), report->has_relay ? "yes" : "-");
+    print_eventd(stream, report);
+}
+
+/* --- for programs: README lists the names, which stay --- */
+
+/* Takes `value`. A NULL value, for want of memory, shows in the object: it is then not complete. */
+static int set(json_t *object, const char *name, json_t *value)
+{
+    return json_object_set_new(object, name, value);
+}
+
+static int set_count(json_t *object, const char *name, uint64_t count)
+{
+    return set(object, name, json_integer((json_int_t)count));
+}
+
+struct named_count {
+    const char *name;
+    uint64_t count;
+};
+
+static int set_counts(json_t *object, const struct named_count *counts, size_t length)
+{
+    int result = 0;
+    for (size_t i = 0; i < length; i++)
+        result |= set_count(object, counts[i].name, counts[i].count);
+    return result;
+}
+
+static int set_activity(json_t *object, uint64_t connections, const struct status_calls *calls,
+    const struct status_work *work)
+{
+    const struct named_count call_counts[] = {{"started", calls->started}, {"ok", calls->ok},
+        {"failed", calls->failed}, {"refused", calls->refused}, {"expired", calls->expired},
+        {"cancelled", calls->cancelled}};
+    const struct named_count event_counts[] = {{"applied", work->events_applied},
+        {"no_op", work->events_no_op}, {"tombstoned", work->events_tombstoned},
+        {"without_claim", work->events_without_claim},
+        {"dead_lettered", work->events_dead_lettered}};
+    const struct named_count outbox_counts[] = {{"published", work->outbox_published},
+        {"parked", work->outbox_parked}, {"backlog", work->outbox_backlog}};
+    json_t *call_object = json_object();
+    json_t *event_object = json_object();
+    json_t *outbox_object = json_object();
+    int result = set_counts(call_object, call_counts, ARRAY_LENGTH(call_counts));
+    result |= set(call_object, "per_second", json_real(calls->per_second));
+    result |= set_counts(event_object, event_counts, ARRAY_LENGTH(event_counts));
+    result |= set_counts(outbox_object, outbox_counts, ARRAY_LENGTH(outbox_counts));
+    result |= set_count(object, "connections", connections);
+    result |= set(object, "calls", call_object);
+    result |= set_count(object, "batches", work->batches);
+    result |= set_count(object, "batched_requests", work->batched_requests);
+    result |= set(object, "events", event_object);
+    result |= set(object, "outbox", outbox_object);
+    return result;
+}
+
+static int append_worker(json_t *workers, const struct status_worker *worker)
+{
+    json_t *object = json_object();
+    int result = set_count(object, "slot", worker->slot);
+    result |= set_count(object, "pid", worker->pid);
+    result |= set(object, "state", json_string(status_report_state_name(worker->state)));
+    result |= set_count(object, "generation", worker->generation);
+    result |= set(object, "database_ready", json_boolean(worker->is_database_ready));
+    result |= set(object, "relay", json_boolean(worker->is_relay));
+    result |= set_activity(object, worker->connections, &worker->calls, &worker->work);
+    return result | json_array_append_new(workers, object);
+}
+
+static int set_master(json_t *root, const Userd__Ipc__AdminResult *master)
+{
+    json_t *object = json_object();
+    json_t *listeners = json_array();
+    int result = set_count(object, "pid", master->master_pid);
+    result |= set_count(object, "generation", master->generation);
+    result |= set(object, "started_at",
+        json_real((double)master->started_at_us / (double)MICROSECONDS_PER_SECOND));
+    for (size_t i = 0; i < master->n_listeners; i++) {
+        json_t *listener = json_object();
+        result |= set(listener, "name", json_string(master->listeners[i]->name));
+        result |= set(listener, "address", json_string(master->listeners[i]->address));
+        result |= json_array_append_new(listeners, listener);
+    }
+    result |= set(object, "listeners", listeners);
+    return result | set(root, "master", object);
+}
+
+static int set_eventd(json_t *root, const struct status_eventd *eventd)
+{
+    if (eventd->pid == 0)
+        return set(root, "eventd", json_null());
+    json_t *object = json_object();
+    int result = set_count(object, "pid", eventd->pid);
+    result |= set(object, "state", json_string(status_report_state_name(eventd->state)));
+    result |= set_count(object, "generation", eventd->generation);
+    result |= set(object, "connected", json_boolean(eventd->is_connected));
+    result |= set_count(object, "produced", eventd->produced);
+    result |= set_count(object, "consumed", eventd->consumed);
+    result |= set_count(object, "errors", eventd->errors);
+    return result | set(root, "eventd", object);
+}
+
+int status_print_json(
+    FILE *stream, const Userd__Ipc__AdminResult *master, const struct status_report *report)
+{
+    json_t *root = json_object();
+    json_t *workers = json_array();
+    json_t *totals = json_object();
+    int result = set_count(root, "scoreboard_version", SCOREBOARD_VERSION);
+    result |= set_master(root, master);
+    for (size_t i = 0; i < report->worker_count; i++)
+        result |= append_worker(workers, &report->workers[i]);
+    result |= set(root, "workers", workers);
+    result |= set_eventd(root, &report->eventd);
+    result |= set_count(totals, "workers_ready", report->ready_count);
+    result |= set_activity(totals, report->connections, &report->calls, &report->work);
+    result |= set(root, "totals", totals);
+    if (result == 0)
+        (void)(json_dumpf(root, stream, JSON_INDENT(2) | JSON_REAL_PRECISION(JSON_REAL_DIGITS)) +
+               fputc('\n', stream));
+    json_decref(root);
+    return result == 0 ? 0 : -ENOMEM;
+}

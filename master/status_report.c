@@ -1,0 +1,157 @@
+#include "master/status_report.h"
+
+#include <string.h>
+
+#define MICROSECONDS_PER_SECOND 1e6
+
+static uint64_t get(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static uint32_t get_small(const _Atomic uint32_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static enum process_state read_state(const struct scoreboard_slot *slot)
+{
+    uint32_t state = get_small(&slot->state);
+    return state <= PROCESS_DRAINING ? (enum process_state)state : PROCESS_ABSENT;
+}
+
+/* Both counters run over at 2^32 together; a `closed` that was read later than its `passed` must
+ * not look like four billion. */
+static uint64_t count_connections(
+    const struct scoreboard_slot *slot, const struct scoreboard_master_row *row)
+{
+    uint64_t connections = 0;
+    for (size_t i = 0; i < SETTINGS_MAX_LISTENERS; i++) {
+        uint32_t closed = get_small(&slot->closed[i]);
+        int32_t living = (int32_t)(get_small(&row->passed[i]) - closed);
+        connections += living > 0 ? (uint64_t)living : 0;
+    }
+    return connections;
+}
+
+static void read_worker(
+    const struct scoreboard *scoreboard, uint32_t number, struct status_worker *ret_worker)
+{
+    const struct scoreboard_slot *slot = &scoreboard->slots[number];
+    *ret_worker = (struct status_worker){
+        .slot = number,
+        .pid = get_small(&slot->pid),
+        .generation = get_small(&slot->generation),
+        .state = read_state(slot),
+        .is_database_ready = get_small(&slot->is_database_ready) != 0,
+        .is_relay = get(&slot->is_relay) != 0,
+        .connections = count_connections(slot, &scoreboard->master[number]),
+        .calls = {.started = get(&slot->calls_started),
+            .ok = get(&slot->calls_ok),
+            .failed = get(&slot->calls_failed),
+            .refused = get(&slot->calls_refused),
+            .expired = get(&slot->calls_expired),
+            .cancelled = get(&slot->calls_cancelled)},
+        .work = {.batches = get(&slot->batches),
+            .batched_requests = get(&slot->batched_requests),
+            .outbox_published = get(&slot->outbox_published),
+            .outbox_parked = get(&slot->outbox_parked),
+            .events_applied = get(&slot->events_applied),
+            .events_no_op = get(&slot->events_no_op),
+            .events_tombstoned = get(&slot->events_tombstoned),
+            .events_without_claim = get(&slot->events_without_claim),
+            .events_dead_lettered = get(&slot->events_dead_lettered)},
+    };
+    if (ret_worker->is_relay)
+        ret_worker->work.outbox_backlog = get(&slot->outbox_backlog);
+}
+
+static void read_eventd(const struct scoreboard *scoreboard, struct status_eventd *ret_eventd)
+{
+    const struct scoreboard_slot *slot = &scoreboard->slots[SCOREBOARD_SLOT_EVENTD];
+    *ret_eventd = (struct status_eventd){
+        .pid = get_small(&slot->pid),
+        .generation = get_small(&slot->generation),
+        .state = read_state(slot),
+        .is_connected = get(&slot->kafka_is_connected) != 0,
+        .produced = get(&slot->kafka_produced),
+        .consumed = get(&slot->kafka_consumed),
+        .errors = get(&slot->kafka_produce_errors),
+    };
+}
+
+static void add_calls(struct status_calls *total, const struct status_calls *part)
+{
+    total->started += part->started;
+    total->ok += part->ok;
+    total->failed += part->failed;
+    total->refused += part->refused;
+    total->expired += part->expired;
+    total->cancelled += part->cancelled;
+}
+
+static void add_work(struct status_work *total, const struct status_work *part)
+{
+    total->batches += part->batches;
+    total->batched_requests += part->batched_requests;
+    total->outbox_published += part->outbox_published;
+    total->outbox_parked += part->outbox_parked;
+    total->outbox_backlog += part->outbox_backlog;
+    total->events_applied += part->events_applied;
+    total->events_no_op += part->events_no_op;
+    total->events_tombstoned += part->events_tombstoned;
+    total->events_without_claim += part->events_without_claim;
+    total->events_dead_lettered += part->events_dead_lettered;
+}
+
+void status_report_read(
+    const struct scoreboard *scoreboard, uint64_t now_us, struct status_report *ret_report)
+{
+    struct status_report *report = ret_report;
+    memset(report, 0, sizeof(*report));
+    report->taken_at_us = now_us;
+    read_eventd(scoreboard, &report->eventd);
+    for (uint32_t slot = SCOREBOARD_SLOT_EVENTD + 1; slot < SCOREBOARD_SLOTS; slot++) {
+        struct status_worker *worker = &report->workers[report->worker_count];
+        read_worker(scoreboard, slot, worker);
+        if (worker->pid == 0)
+            continue;
+        report->worker_count++;
+        report->ready_count += worker->state == PROCESS_READY ? 1 : 0;
+        report->has_relay = report->has_relay || worker->is_relay;
+        report->connections += worker->connections;
+        add_calls(&report->calls, &worker->calls);
+        add_work(&report->work, &worker->work);
+    }
+}
+
+static const struct status_worker *find_same(
+    const struct status_report *report, const struct status_worker *worker)
+{
+    for (size_t i = 0; i < report->worker_count; i++)
+        if (report->workers[i].slot == worker->slot && report->workers[i].pid == worker->pid)
+            return &report->workers[i];
+    return NULL;
+}
+
+void status_report_set_rates(struct status_report *report, const struct status_report *earlier)
+{
+    report->calls.per_second = 0;
+    if (report->taken_at_us <= earlier->taken_at_us)
+        return;
+    double seconds = (double)(report->taken_at_us - earlier->taken_at_us) / MICROSECONDS_PER_SECOND;
+    for (size_t i = 0; i < report->worker_count; i++) {
+        struct status_worker *worker = &report->workers[i];
+        const struct status_worker *before = find_same(earlier, worker);
+        uint64_t base = before != NULL ? before->calls.started : 0;
+        uint64_t calls = worker->calls.started > base ? worker->calls.started - base : 0;
+        worker->calls.per_second = (double)calls / seconds;
+        report->calls.per_second += worker->calls.per_second;
+    }
+}
+
+const char *status_report_state_name(enum process_state state)
+{
+    static const char *const names[] = {"absent", "starting", "ready", "draining"};
+    return names[state];
+}

@@ -1,0 +1,78 @@
+/* What the scoreboard says at one moment, in plain numbers: what `userd status`, `userd metrics`
+ * and the service's one-line status are made of. Only reads; never trusts a number further than to
+ * print it. */
+#ifndef USERD_MASTER_STATUS_REPORT_H
+#define USERD_MASTER_STATUS_REPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/scoreboard.h"
+
+struct status_calls {
+    uint64_t started;
+    uint64_t ok;
+    uint64_t failed; /* answered with another status than OK; the three below are not in it */
+    uint64_t refused;
+    uint64_t expired;
+    uint64_t cancelled;
+    double per_second; /* of status_report_set_rates() */
+};
+
+/* The database's and the events' side of a worker. */
+struct status_work {
+    uint64_t batches;
+    uint64_t batched_requests;
+    uint64_t outbox_published;
+    uint64_t outbox_parked;
+    uint64_t outbox_backlog; /* of the relay; 0 elsewhere */
+    uint64_t events_applied;
+    uint64_t events_no_op;
+    uint64_t events_tombstoned;
+    uint64_t events_without_claim;
+    uint64_t events_dead_lettered;
+};
+
+struct status_worker {
+    uint32_t slot;
+    uint32_t pid;
+    uint32_t generation;
+    enum process_state state;
+    bool is_database_ready;
+    bool is_relay;
+    uint64_t connections;
+    struct status_calls calls;
+    struct status_work work;
+};
+
+struct status_eventd {
+    uint32_t pid; /* 0: there is none now */
+    uint32_t generation;
+    enum process_state state;
+    bool is_connected;
+    uint64_t produced;
+    uint64_t consumed;
+    uint64_t errors;
+};
+
+struct status_report {
+    uint64_t taken_at_us; /* CLOCK_MONOTONIC */
+    struct status_worker workers[SETTINGS_MAX_WORKERS];
+    size_t worker_count;
+    size_t ready_count;
+    bool has_relay;
+    struct status_eventd eventd;
+    uint64_t connections; /* totals of the workers */
+    struct status_calls calls;
+    struct status_work work;
+};
+
+void status_report_read(
+    const struct scoreboard *scoreboard, uint64_t now_us, struct status_report *ret_report);
+/* Fills in `per_second`: what has happened since `earlier`. A process that has come since counts
+ * from its start. */
+void status_report_set_rates(struct status_report *report, const struct status_report *earlier);
+const char *status_report_state_name(enum process_state state);
+
+#endif

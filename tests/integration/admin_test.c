@@ -1,0 +1,288 @@
+/* What a person sees and does through run_dir/admin.sock, on the real programs. */
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/file_descriptor.h"
+
+#include "tests/harness/test_userd.h"
+
+#define PATH_SIZE    192
+#define CLIENTS_MAX  16
+#define NOBODY       65534
+#define CALLS        20
+#define COMMAND_WAIT 20000
+
+static struct test_userd userd;
+
+static void fini(void)
+{
+    finally_userd(&userd);
+}
+
+TestSuite(admin, .fini = fini, .timeout = 120);
+
+static void given_service(int workers)
+{
+    const struct test_userd_options options = {.workers = workers, .has_broker = true};
+    given_userd(&userd, &options);
+}
+
+/* The output is the caller's to free. */
+static int when_told(const char *command, const char *option, char **ret_output)
+{
+    const char *const arguments[] = {command, option, NULL};
+    return when_userd_is_told(&userd, arguments, ret_output);
+}
+
+static void then_output_holds(const char *output, const char *text)
+{
+    cr_assert(strstr(output, text) != NULL, "\"%s\" is not in: %s", text, output);
+}
+
+static json_t *when_asked_for_status(void)
+{
+    char *output = NULL;
+    int status = when_told("status", "--json", &output);
+    json_error_t error;
+    json_t *root = json_loads(output, 0, &error);
+    cr_assert(status == 0 && root != NULL, "status %d: %s", status, output);
+    free(output);
+    return root;
+}
+
+static json_int_t number_at(json_t *object, const char *group, const char *name)
+{
+    json_t *place = group != NULL ? json_object_get(object, group) : object;
+    json_t *value = json_object_get(place, name);
+    cr_assert(json_is_integer(value), "no number %s", name);
+    return json_integer_value(value);
+}
+
+static void socket_path(char ret_path[PATH_SIZE])
+{
+    (void)snprintf(ret_path, PATH_SIZE, "%s/run/admin.sock", userd.directory);
+}
+
+static int when_connected(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char path[PATH_SIZE];
+    socket_path(path);
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%.100s", path);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    cr_assert(fd >= 0);
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+        return fd;
+    fd_close(&fd);
+    return -1;
+}
+
+static bool is_hung_up(int fd)
+{
+    char byte;
+    return recv(fd, &byte, sizeof(byte), MSG_DONTWAIT) == 0;
+}
+
+/* ---- status ---- */
+
+Test(admin, status_as_json_holds_the_numbers)
+{
+    given_service(2);
+    given_user(&userd, 17, "trinity");
+    for (int i = 0; i < CALLS; i++)
+        then_name_is(&userd, 17, "trinity");
+    json_t *root = when_asked_for_status();
+    cr_assert_eq(number_at(root, "master", "pid"), userd.master.pid);
+    cr_assert_eq(number_at(root, "master", "generation"), 1);
+    cr_assert_eq(json_array_size(json_object_get(json_object_get(root, "master"), "listeners")), 2);
+    json_t *workers = json_object_get(root, "workers");
+    cr_assert_eq(json_array_size(workers), 2);
+    cr_assert_str_eq(
+        json_string_value(json_object_get(json_array_get(workers, 0), "state")), "ready");
+    cr_assert(json_is_true(json_object_get(json_array_get(workers, 0), "database_ready")));
+    json_t *totals = json_object_get(root, "totals");
+    cr_assert_geq(number_at(totals, NULL, "connections"), 1);
+    cr_assert_geq(number_at(totals, "calls", "started"), CALLS);
+    cr_assert_geq(number_at(totals, "calls", "ok"), CALLS);
+    cr_assert_eq(number_at(totals, "calls", "failed"), 0);
+    cr_assert_geq(number_at(totals, NULL, "batched_requests"), CALLS);
+    cr_assert_gt(number_at(root, "eventd", "pid"), 0);
+    json_decref(root);
+}
+
+Test(admin, status_as_a_table_has_a_line_for_each_process)
+{
+    given_service(2);
+    char *output = NULL;
+    cr_assert_eq(when_told("status", NULL, &output), 0, "%s", output);
+    then_output_holds(output, "generation 1, since ");
+    then_output_holds(output, "listener gateway: 127.0.0.1:");
+    then_output_holds(output, "\n   1 ");
+    then_output_holds(output, "\n   2 ");
+    then_output_holds(output, "\ntotal ");
+    then_output_holds(output, "\neventd: pid ");
+    free(output);
+}
+
+/* ---- the socket ---- */
+
+Test(admin, the_socket_is_for_its_owner_alone)
+{
+    given_service(1);
+    char path[PATH_SIZE];
+    socket_path(path);
+    struct stat info;
+    cr_assert_eq(stat(path, &info), 0);
+    cr_assert_eq(info.st_mode & 07777, 0600);
+    if (geteuid() != 0)
+        return;
+    /* even where the file lets them in */
+    cr_assert_eq(chmod(userd.directory, 0755), 0);
+    cr_assert_eq(chmod(path, 0666), 0);
+    cr_assert_eq(seteuid(NOBODY), 0);
+    int fd CLEANUP(fd_close) = when_connected();
+    cr_assert_eq(seteuid(0), 0);
+    cr_assert(fd >= 0);
+    cr_assert(TEST_WAIT_FOR(is_hung_up(fd), COMMAND_WAIT), "a stranger is listened to");
+    then_log_says(&userd, "admin client refused uid=65534");
+}
+
+Test(admin, the_seventeenth_client_is_turned_away_and_the_others_run_out_of_time)
+{
+    given_service(1);
+    int clients[CLIENTS_MAX];
+    for (int i = 0; i < CLIENTS_MAX; i++) {
+        clients[i] = when_connected();
+        cr_assert(clients[i] >= 0);
+    }
+    int fd CLEANUP(fd_close) = when_connected();
+    cr_assert(fd >= 0);
+    cr_assert(TEST_WAIT_FOR(is_hung_up(fd), COMMAND_WAIT), "one more is let in");
+    cr_assert(!is_hung_up(clients[0]));
+    cr_assert(
+        TEST_WAIT_FOR(is_hung_up(clients[CLIENTS_MAX - 1]), COMMAND_WAIT), "a silent client stays");
+    json_t *root = when_asked_for_status();
+    json_decref(root);
+    for (int i = 0; i < CLIENTS_MAX; i++)
+        fd_close(&clients[i]);
+}
+
+Test(admin, nonsense_ends_the_client_and_nothing_else)
+{
+    given_service(1);
+    int fd CLEANUP(fd_close) = when_connected();
+    cr_assert(fd >= 0);
+    cr_assert_eq(send(fd, "\x01nonsense", 9, MSG_NOSIGNAL), 9);
+    cr_assert(TEST_WAIT_FOR(is_hung_up(fd), COMMAND_WAIT), "nonsense is listened to");
+    json_t *root = when_asked_for_status();
+    json_decref(root);
+}
+
+Test(admin, a_killed_masters_socket_is_taken_over)
+{
+    given_service(1);
+    test_rpc_close(&userd.gateway);
+    test_rpc_close(&userd.post);
+    cr_assert_eq(test_process_stop(&userd.master, SIGKILL, TEST_TIMEOUT_MS), 128 + SIGKILL);
+    char *output = NULL;
+    cr_assert_eq(when_told("status", NULL, &output), 1);
+    then_output_holds(output, "userd is not running (run_dir=");
+    free(output);
+    when_userd_starts(&userd);
+    json_t *root = when_asked_for_status();
+    cr_assert_eq(number_at(root, "master", "pid"), userd.master.pid);
+    json_decref(root);
+}
+
+/* ---- reload ---- */
+
+Test(admin, reload_returns_when_the_new_generation_serves)
+{
+    given_service(2);
+    given_user(&userd, 17, "trinity");
+    char *output = NULL;
+    cr_assert_eq(when_told("reload", NULL, &output), 0, "%s", output);
+    free(output);
+    json_t *root = when_asked_for_status();
+    cr_assert_eq(number_at(root, "master", "generation"), 2);
+    cr_assert_geq(number_at(json_object_get(root, "totals"), NULL, "workers_ready"), 2);
+    json_decref(root);
+    then_name_is(&userd, 17, "trinity");
+}
+
+/* What is in `config_path`, with `from` replaced by `to`, to be freed. */
+static void when_config_changes(const char *from, const char *to)
+{
+    char *text = test_file_read(userd.config_path, NULL);
+    char *place = strstr(text, from);
+    cr_assert(place != NULL, "no %s in the configuration", from);
+    char *changed = NULL;
+    cr_assert(
+        asprintf(&changed, "%.*s%s%s", (int)(place - text), text, to, place + strlen(from)) > 0);
+    test_file_write(userd.config_path, changed);
+    free(changed);
+    free(text);
+}
+
+Test(admin, a_reload_that_moves_a_listener_is_refused_by_file_and_line)
+{
+    given_service(1);
+    when_config_changes("127.0.0.1:0", "127.0.0.1:1");
+    char *output = NULL;
+    cr_assert_eq(when_told("reload", NULL, &output), 1, "%s", output);
+    then_output_holds(output, userd.config_path);
+    then_output_holds(output, ":4: listener gateway has moved to \"127.0.0.1:1\"");
+    free(output);
+    json_t *root = when_asked_for_status();
+    cr_assert_eq(number_at(root, "master", "generation"), 1);
+    json_decref(root);
+}
+
+/* The command reads run_dir from a copy that is right, the service its own file that is not. */
+Test(admin, a_reload_of_a_broken_file_says_what_the_service_says)
+{
+    given_service(1);
+    char copy[PATH_SIZE];
+    (void)snprintf(copy, sizeof(copy), "%s/copy.conf", userd.directory);
+    char *text = test_file_read(userd.config_path, NULL);
+    test_file_write(copy, text);
+    free(text);
+    when_config_changes("workers", "workerz");
+    const char *const argv[] = {TEST_USERD, "reload", "-c", copy, NULL};
+    char *output = NULL;
+    cr_assert_eq(test_process_run(argv, NULL, userd.directory, &output), 1, "%s", output);
+    then_output_holds(output, userd.config_path);
+    then_output_holds(output, ":1: ");
+    free(output);
+    then_log_says(&userd, "reload refused, the old configuration stays in force");
+}
+
+/* ---- stop ---- */
+
+Test(admin, stop_waits_for_the_end_and_then_there_is_nothing_to_stop)
+{
+    given_service(2);
+    char *output = NULL;
+    cr_assert_eq(when_told("stop", NULL, &output), 0, "%s", output);
+    free(output);
+    cr_assert(!test_process_is_running(&userd.master), "the master lives");
+    cr_assert_eq(userd.master.exit_status, 0);
+    userd.is_started = false;
+    test_rpc_close(&userd.gateway);
+    test_rpc_close(&userd.post);
+    char path[PATH_SIZE];
+    socket_path(path);
+    cr_assert_neq(access(path, F_OK), 0, "the socket file stays");
+    cr_assert_eq(when_told("stop", NULL, &output), 1);
+    then_output_holds(output, "userd is not running (run_dir=");
+    free(output);
+}
