@@ -18,7 +18,9 @@
 #define START_TIMEOUT_MS 10000
 #define SIGTERM_DRAIN_TIMEOUT_MS \
     30000 /* when someone signals the child itself: the master's word is not known */
-#define PROCESS_NAME_SIZE 32
+#define PROCESS_NAME_SIZE     32
+#define HEARTBEAT_INTERVAL_US UINT64_C(1000000)
+#define HEARTBEAT_ACCURACY_US 50000
 
 static void start_drain(struct process_link *link)
 {
@@ -148,6 +150,21 @@ static int await_start(struct process_link *link)
     return link->slot == NULL ? -EPROTO : 0;
 }
 
+static int on_heartbeat(sd_event_source *source, uint64_t time_us, void *userdata)
+{
+    struct process_link *link = userdata;
+    (void)time_us;
+    uint64_t now_us = 0;
+    int result = sd_event_now(link->event, CLOCK_MONOTONIC, &now_us);
+    if (result < 0)
+        return result;
+    atomic_store_explicit(&link->slot->heartbeat_us, now_us, memory_order_relaxed);
+    result = sd_event_source_set_time(source, now_us + HEARTBEAT_INTERVAL_US);
+    if (result >= 0)
+        result = sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    return result;
+}
+
 static int check_inherited(int fd, int expected_type)
 {
     int type = 0;
@@ -176,7 +193,11 @@ static int open_link(struct process_link *link)
         link->event, PROCESS_FD_CONTROL, "master", &control_handlers, link, &link->control);
     if (result < 0)
         return result;
-    return await_start(link);
+    result = await_start(link);
+    if (result < 0)
+        return result;
+    return sd_event_add_time_relative(link->event, &link->heartbeat, CLOCK_MONOTONIC, 0,
+        HEARTBEAT_ACCURACY_US, on_heartbeat, link);
 }
 
 int process_link_open(struct process_link *link, const char *role,
@@ -234,6 +255,7 @@ void process_link_exit(struct process_link *link, int status)
 void process_link_close(struct process_link *link)
 {
     link->early_drain = sd_event_source_disable_unref(link->early_drain);
+    link->heartbeat = sd_event_source_disable_unref(link->heartbeat);
     link->control = ipc_channel_free(link->control);
     fd_close(&link->outbox_wake_fd);
     settings_cleanup(&link->settings);

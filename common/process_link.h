@@ -9,7 +9,8 @@
  * fatal signal process_link_close(&link)
  *
  * SIGINT and SIGHUP are ignored (the master coordinates), SIGTERM means drain, SIGPIPE is ignored;
- * all are blocked in threads started later. When the master's channel ends the loop ends at once: a
+ * all are blocked in threads started later. Each second the loop writes slot->heartbeat_us: a loop
+ * that hangs is seen by the master. When the master's channel ends the loop ends at once: a
  * child never outlives its master.
  */
 #ifndef USERD_COMMON_PROCESS_LINK_H
@@ -44,6 +45,7 @@ struct process_link {
     struct ipc_channel *control; /* owned */
     const struct process_link_handlers *handlers;
     void *userdata;
+    sd_event_source *heartbeat;   /* owned */
     sd_event_source *early_drain; /* owned: a drain that came before process_link_run() */
     unsigned int drain_timeout_ms;
     bool is_draining;

@@ -44,7 +44,8 @@ struct scoreboard_slot {
     _Atomic uint32_t generation;
     _Atomic uint32_t state; /* enum process_state */
     _Atomic uint32_t is_database_ready;
-    _Atomic uint64_t heartbeat_us;
+    _Atomic uint64_t heartbeat_us;     /* CLOCK_MONOTONIC, each second, by the process's loop */
+    _Atomic uint64_t rpc_heartbeat_us; /* worker: the same, by its rpc thread */
     /* connections that have ended, per listener; the living are passed - closed */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint32_t closed[SETTINGS_MAX_LISTENERS];
     /* worker: calls */

@@ -87,6 +87,9 @@ static const struct setting_row table[] = {
 
     INTEGER("shutdown.drain_timeout_ms", shutdown.drain_timeout_ms, MASTER, 30000, 0, 3600000),
 
+    INTEGER(
+        "supervision.hang_timeout_ms", supervision.hang_timeout_ms, MASTER, 10000, 3000, 3600000),
+
     CHOICE("log.level", log.level, EVERY, LOG_LEVEL_INFO, level_names),
     CHOICE("log.format", log.format, EVERY, LOG_FORMAT_TEXT, format_names),
 };

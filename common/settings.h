@@ -86,6 +86,9 @@ struct settings {
         int drain_timeout_ms;
     } shutdown;
     struct {
+        int hang_timeout_ms;
+    } supervision;
+    struct {
         int level;  /* enum log_level */
         int format; /* enum log_format */
     } log;

@@ -9,6 +9,7 @@
 #include <sysexits.h>
 
 #include "common/log.h"
+#include "master/liveness.h"
 #include "master/peer_links.h"
 #include "master/respawn_policy.h"
 
@@ -34,6 +35,7 @@ struct staffing {
     void *userdata;
     struct child_table *children;         /* owned */
     struct connection_dispatch *dispatch; /* owned */
+    struct liveness *liveness;            /* owned */
     enum staffing_phase phase;
     struct settings settings; /* owned; in force */
     uint32_t generation;
@@ -150,6 +152,8 @@ static void commit_reload(struct staffing *staffing)
         (unsigned int)staffing->settings.limits.connections_per_address);
     if (result < 0)
         log_warn("limits not raised in full error=\"%s\"", strerror(-result));
+    liveness_set_timeout(
+        staffing->liveness, (unsigned int)staffing->settings.supervision.hang_timeout_ms);
     connection_dispatch_set_generation(staffing->dispatch, staffing->generation);
     for (uint32_t slot = SCOREBOARD_SLOT_EVENTD + 1; slot < SCOREBOARD_SLOTS; slot++) {
         if (staffing->posts[slot].generation != old_generation)
@@ -267,7 +271,11 @@ static int open_parts(struct staffing *staffing, const struct staffing_options *
         .connections_max = (unsigned int)settings->limits.connections,
         .connections_per_address_max = (unsigned int)settings->limits.connections_per_address,
     };
-    return connection_dispatch_new(&dispatch_options, &staffing->dispatch);
+    result = connection_dispatch_new(&dispatch_options, &staffing->dispatch);
+    if (result < 0)
+        return result;
+    return liveness_new(options->event, staffing->children, options->scoreboard,
+        (unsigned int)settings->supervision.hang_timeout_ms, &staffing->liveness);
 }
 
 int staffing_new(const struct staffing_options *options, struct settings *settings,
@@ -299,6 +307,7 @@ struct staffing *staffing_free(struct staffing *staffing)
         return NULL;
     for (uint32_t slot = 0; slot < SCOREBOARD_SLOTS; slot++)
         clear_post(&staffing->posts[slot]);
+    staffing->liveness = liveness_free(staffing->liveness);
     staffing->dispatch = connection_dispatch_free(staffing->dispatch);
     staffing->children = child_table_free(staffing->children);
     settings_cleanup(&staffing->settings);
@@ -378,6 +387,11 @@ void staffing_kill(struct staffing *staffing)
 const struct settings *staffing_settings(const struct staffing *staffing)
 {
     return &staffing->settings;
+}
+
+bool staffing_is_answering(const struct staffing *staffing)
+{
+    return liveness_is_answering(staffing->liveness);
 }
 
 uint32_t staffing_generation(const struct staffing *staffing)

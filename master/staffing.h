@@ -63,6 +63,8 @@ void staffing_stop(struct staffing *staffing);
 void staffing_kill(struct staffing *staffing);
 
 const struct settings *staffing_settings(const struct staffing *staffing);
+/* No child has been silent for so long that it should be gone by now. */
+bool staffing_is_answering(const struct staffing *staffing);
 uint32_t staffing_generation(const struct staffing *staffing);
 /* Neither starting, reloading nor stopping. */
 bool staffing_is_settled(const struct staffing *staffing);

@@ -318,8 +318,8 @@ static uint64_t realtime_us(void)
 
 static bool is_answering(void *userdata)
 {
-    (void)userdata;
-    return true;
+    const struct supervisor *supervisor = userdata;
+    return staffing_is_answering(supervisor->staffing);
 }
 
 static int open_loop(struct supervisor *supervisor)

@@ -1,0 +1,155 @@
+/* Children that hang are replaced, a master that stood still kills nobody, and the service manager
+ * is told how things are. */
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/file_descriptor.h"
+
+#include "tests/harness/test_userd.h"
+
+#define TIMEOUT_SETTING "supervision = { hang_timeout_ms = 4000; };"
+#define STANDSTILL_MS   8000
+#define NOTICE_SIZE     4096
+#define NOTICES_SIZE    65536
+
+static struct test_userd userd;
+static char notify_directory[] = "/tmp/userd-notify.XXXXXX";
+static int notify_fd = -1;
+static char notices[NOTICES_SIZE]; /* all that was said, a record after the other */
+static size_t notices_length;
+
+static void fini(void)
+{
+    finally_userd(&userd);
+    fd_close(&notify_fd);
+}
+
+TestSuite(liveness, .fini = fini, .timeout = 120);
+
+static void given_service(int workers)
+{
+    const struct test_userd_options options = {
+        .workers = workers, .has_broker = true, .top_settings = TIMEOUT_SETTING};
+    given_userd(&userd, &options);
+}
+
+static pid_t only_child(const char *name)
+{
+    pid_t pids[TEST_MAX_MEMBERS];
+    return test_process_children(userd.master.pid, name, pids) == 1 ? pids[0] : -1;
+}
+
+/* ---- the children ---- */
+
+Test(liveness, a_stopped_worker_is_killed_and_replaced)
+{
+    given_service(1);
+    given_user(&userd, 17, "trinity");
+    pid_t worker = only_child("userd-worker");
+    cr_assert_eq(kill(worker, SIGSTOP), 0);
+    then_log_says(&userd, "child hangs, killed role=worker slot=1");
+    then_log_says(&userd, "thread=loop");
+    bool is_replaced = TEST_WAIT_FOR(
+        only_child("userd-worker") > 0 && only_child("userd-worker") != worker, TEST_TIMEOUT_MS);
+    cr_assert(is_replaced, "no new worker");
+    then_health_becomes(&userd, TEST_HEALTH_SERVING);
+    then_name_is(&userd, 17, "trinity");
+}
+
+Test(liveness, a_stopped_eventd_is_killed_and_replaced)
+{
+    given_service(1);
+    pid_t eventd = only_child("userd-eventd");
+    cr_assert_eq(kill(eventd, SIGSTOP), 0);
+    then_log_says(&userd, "child hangs, killed role=eventd slot=0");
+    test_broker_send(&userd.broker, "registration", "{\"id\": 17, \"username\": \"trinity\"}");
+    then_name_becomes(&userd, 17, "trinity");
+    cr_assert_neq(only_child("userd-eventd"), eventd);
+}
+
+Test(liveness, nobody_is_killed_because_the_master_or_everyone_stood_still)
+{
+    given_service(1);
+    pid_t worker = only_child("userd-worker");
+    pid_t eventd = only_child("userd-eventd");
+    cr_assert_eq(kill(worker, SIGSTOP), 0);
+    cr_assert_eq(kill(eventd, SIGSTOP), 0);
+    cr_assert_eq(kill(userd.master.pid, SIGSTOP), 0);
+    test_pause_ms(STANDSTILL_MS);
+    cr_assert_eq(kill(userd.master.pid, SIGCONT), 0);
+    /* long enough for the master to look, too short for a hang by its own watch */
+    test_pause_ms(1000);
+    cr_assert_eq(kill(worker, SIGCONT), 0);
+    cr_assert_eq(kill(eventd, SIGCONT), 0);
+    test_pause_ms(STANDSTILL_MS);
+    cr_assert_eq(only_child("userd-worker"), worker, "the worker was killed");
+    cr_assert_eq(only_child("userd-eventd"), eventd, "eventd was killed");
+}
+
+/* ---- the service manager ---- */
+
+static void given_manager(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    cr_assert(mkdtemp(notify_directory) != NULL);
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s/notify", notify_directory);
+    notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    cr_assert(notify_fd >= 0);
+    cr_assert_eq(bind(notify_fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+    cr_assert_eq(setenv("NOTIFY_SOCKET", address.sun_path, 1), 0);
+    cr_assert_eq(setenv("WATCHDOG_USEC", "5000000", 1), 0);
+}
+
+static bool was_said(const char *text)
+{
+    char notice[NOTICE_SIZE];
+    for (;;) {
+        ssize_t length = recv(notify_fd, notice, sizeof(notice), 0);
+        if (length <= 0)
+            break;
+        cr_assert(notices_length + (size_t)length + 1 < sizeof(notices));
+        memcpy(notices + notices_length, notice, (size_t)length);
+        notices_length += (size_t)length;
+        notices[notices_length++] = '\n';
+    }
+    return strstr(notices, text) != NULL;
+}
+
+static void then_manager_hears(const char *text)
+{
+    cr_assert(
+        TEST_WAIT_FOR(was_said(text), TEST_TIMEOUT_MS), "\"%s\" is not in: %s", text, notices);
+}
+
+static void finally_no_manager(void)
+{
+    char path[64];
+    (void)snprintf(path, sizeof(path), "%s/notify", notify_directory);
+    (void)unlink(path);
+    (void)rmdir(notify_directory);
+}
+
+Test(liveness, the_manager_hears_of_every_phase)
+{
+    given_manager();
+    given_service(2);
+    then_manager_hears("READY=1\n");
+    then_manager_hears("WATCHDOG=1\n");
+    then_manager_hears("STATUS=2 workers, ");
+    then_manager_hears(" calls/s, outbox 0\n");
+    cr_assert(!was_said("RELOADING=1"));
+    cr_assert_eq(kill(userd.master.pid, SIGHUP), 0);
+    then_manager_hears("RELOADING=1\nMONOTONIC_USEC=");
+    then_log_says(&userd, "serving workers=2 generation=2");
+    cr_assert(!was_said("STOPPING=1"));
+    when_userd_stops(&userd);
+    then_manager_hears("STOPPING=1\nSTATUS=draining");
+    then_manager_hears("EXTEND_TIMEOUT_USEC=");
+    finally_no_manager();
+}
