@@ -13,6 +13,7 @@
 #include "master/admin_client.h"
 #include "master/command_options.h"
 #include "master/staffing.h"
+#include "master/status_metrics.h"
 #include "master/status_print.h"
 #include "master/status_report.h"
 
@@ -122,8 +123,8 @@ static int open_scoreboard(int fd, const struct scoreboard **ret_scoreboard)
     return result < 0 ? EXIT_NOT_DONE : EX_OK;
 }
 
-static int print_status(const Userd__Ipc__AdminResult *master, const struct scoreboard *scoreboard,
-    const struct command_options *options)
+static int print_status(
+    const Userd__Ipc__AdminResult *master, const struct scoreboard *scoreboard, bool is_json)
 {
     struct status_report *reports = calloc(2, sizeof(*reports));
     if (reports == NULL)
@@ -134,7 +135,7 @@ static int print_status(const Userd__Ipc__AdminResult *master, const struct scor
     status_report_read(scoreboard, now_us(), &reports[1]);
     status_report_set_rates(&reports[1], &reports[0]);
     int result = 0;
-    if (options->has_json)
+    if (is_json)
         result = status_print_json(stdout, master, &reports[1]);
     else
         status_print_table(stdout, master, &reports[1]);
@@ -142,14 +143,23 @@ static int print_status(const Userd__Ipc__AdminResult *master, const struct scor
     return result == 0 && fflush(stdout) == 0 && !ferror(stdout) ? EX_OK : EX_IOERR;
 }
 
-int command_admin_status(int argc, char **argv)
+static int print_metrics(const Userd__Ipc__AdminResult *master, const struct scoreboard *scoreboard)
 {
-    struct command_options options;
-    int status = parse(argc, argv, COMMAND_ADMIN_STATUS_USAGE, &options);
-    if (status != EX_OK)
-        return status;
+    struct status_report *report = calloc(1, sizeof(*report));
+    if (report == NULL)
+        return EX_OSERR;
+    status_report_read(scoreboard, now_us(), report);
+    status_metrics_print(stdout, master, report);
+    free(report);
+    return fflush(stdout) == 0 && !ferror(stdout) ? EX_OK : EX_IOERR;
+}
+
+enum status_form { STATUS_FOR_PEOPLE, STATUS_AS_JSON, STATUS_AS_METRICS };
+
+static int show_status(const char *file, enum status_form form)
+{
     struct admin_client *client CLEANUP(admin_client_closep) = NULL;
-    status = open_client(options.file, &client);
+    int status = open_client(file, &client);
     if (status != EX_OK)
         return status;
     const Userd__Ipc__AdminResult *result = NULL;
@@ -164,9 +174,28 @@ int command_admin_status(int argc, char **argv)
     status = open_scoreboard(fd, &scoreboard);
     if (status != EX_OK)
         return status;
-    status = print_status(result, scoreboard, &options);
+    status = form == STATUS_AS_METRICS ? print_metrics(result, scoreboard)
+                                       : print_status(result, scoreboard, form == STATUS_AS_JSON);
     scoreboard_close_readonly(scoreboard);
     return status;
+}
+
+int command_admin_status(int argc, char **argv)
+{
+    struct command_options options;
+    int status = parse(argc, argv, COMMAND_ADMIN_STATUS_USAGE, &options);
+    if (status != EX_OK)
+        return status;
+    return show_status(options.file, options.has_json ? STATUS_AS_JSON : STATUS_FOR_PEOPLE);
+}
+
+int command_admin_metrics(int argc, char **argv)
+{
+    struct command_options options;
+    int status = parse(argc, argv, COMMAND_ADMIN_METRICS_USAGE, &options);
+    if (status != EX_OK)
+        return status;
+    return show_status(options.file, STATUS_AS_METRICS);
 }
 
 int command_admin_reload(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* `userd status`, `reload` and `stop`: what is asked of the running service, through
+/* `userd status`, `metrics`, `reload` and `stop`: what is asked of the running service, through
  * run_dir/admin.sock.
  *
  * run_dir is the configuration's, or the standard one where no configuration can be read. Exit 1:
@@ -6,11 +6,13 @@
 #ifndef USERD_MASTER_COMMAND_ADMIN_H
 #define USERD_MASTER_COMMAND_ADMIN_H
 
-#define COMMAND_ADMIN_STATUS_USAGE "status [-c FILE] [--json]"
-#define COMMAND_ADMIN_RELOAD_USAGE "reload [-c FILE]"
-#define COMMAND_ADMIN_STOP_USAGE   "stop [-c FILE]"
+#define COMMAND_ADMIN_STATUS_USAGE  "status [-c FILE] [--json]"
+#define COMMAND_ADMIN_METRICS_USAGE "metrics [-c FILE]"
+#define COMMAND_ADMIN_RELOAD_USAGE  "reload [-c FILE]"
+#define COMMAND_ADMIN_STOP_USAGE    "stop [-c FILE]"
 
 int command_admin_status(int argc, char **argv);
+int command_admin_metrics(int argc, char **argv);
 int command_admin_reload(int argc, char **argv);
 int command_admin_stop(int argc, char **argv);
 

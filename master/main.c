@@ -39,6 +39,8 @@ static int command_help(int argc, char **argv);
 static const struct command commands[] = {
     {"run", COMMAND_RUN_USAGE, "the service, in the foreground", command_run},
     {"status", COMMAND_ADMIN_STATUS_USAGE, "what the running service does", command_admin_status},
+    {"metrics", COMMAND_ADMIN_METRICS_USAGE, "the same numbers for Prometheus",
+        command_admin_metrics},
     {"reload", COMMAND_ADMIN_RELOAD_USAGE, "put the configuration in force", command_admin_reload},
     {"stop", COMMAND_ADMIN_STOP_USAGE, "end the service and wait for it", command_admin_stop},
     {"check", COMMAND_CHECK_USAGE, "read the configuration and say it back", command_check},

@@ -133,6 +133,34 @@ Test(admin, status_as_a_table_has_a_line_for_each_process)
     free(output);
 }
 
+/* ---- metrics ---- */
+
+Test(admin, metrics_are_the_same_numbers_for_prometheus)
+{
+    given_service(2);
+    given_user(&userd, 17, "trinity");
+    for (int i = 0; i < CALLS; i++)
+        then_name_is(&userd, 17, "trinity");
+    char *output = NULL;
+    cr_assert_eq(when_told("metrics", NULL, &output), 0, "%s", output);
+    then_output_holds(output, "# TYPE userd_calls_total counter\n");
+    then_output_holds(output, "\nuserd_calls_total{result=\"failed\",worker=\"1\"} 0\n");
+    then_output_holds(output, "\nuserd_database_up{worker=\"2\"} 1\n");
+    then_output_holds(output, "\nuserd_workers_ready 2\n");
+    then_output_holds(output, "\nuserd_generation 1\n");
+    unsigned long calls = 0;
+    for (int worker = 1; worker <= 2; worker++) {
+        char name[64];
+        (void)snprintf(
+            name, sizeof(name), "\nuserd_calls_total{result=\"ok\",worker=\"%d\"} ", worker);
+        const char *place = strstr(output, name);
+        cr_assert(place != NULL, "no%s", name);
+        calls += strtoul(place + strlen(name), NULL, 10);
+    }
+    cr_assert_geq(calls, CALLS);
+    free(output);
+}
+
 /* ---- the socket ---- */
 
 Test(admin, the_socket_is_for_its_owner_alone)

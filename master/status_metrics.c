@@ -1,0 +1,116 @@
+#include "master/status_metrics.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+
+#define MICROSECONDS_PER_SECOND 1e6
+
+/* One time series of each worker, or of eventd. Rows of one name stand together: the format wants
+ * that. A second row of a name has no help. */
+struct metric {
+    const char *name;
+    const char *label; /* in front of the worker's, or "" */
+    const char *type;
+    const char *help; /* NULL: goes on with the row before it */
+    size_t offset;    /* of the uint64_t */
+};
+
+#define WORKER(member) offsetof(struct status_worker, member)
+#define EVENTD(member) offsetof(struct status_eventd, member)
+
+static const struct metric worker_metrics[] = {
+    {"userd_connections", "", "gauge", "Client connections that are open.", WORKER(connections)},
+    {"userd_calls_started_total", "", "counter", "Calls that have begun.", WORKER(calls.started)},
+    {"userd_calls_total", "result=\"ok\",", "counter", "Calls that were answered.",
+        WORKER(calls.ok)},
+    {"userd_calls_total", "result=\"failed\",", "counter", NULL, WORKER(calls.failed)},
+    {"userd_calls_total", "result=\"refused\",", "counter", NULL, WORKER(calls.refused)},
+    {"userd_calls_total", "result=\"expired\",", "counter", NULL, WORKER(calls.expired)},
+    {"userd_calls_total", "result=\"cancelled\",", "counter", NULL, WORKER(calls.cancelled)},
+    {"userd_batches_total", "", "counter", "Batches sent to the database.", WORKER(work.batches)},
+    {"userd_batched_requests_total", "", "counter", "Requests in those batches.",
+        WORKER(work.batched_requests)},
+    {"userd_outbox_published_total", "", "counter", "Outbox rows that the broker has acknowledged.",
+        WORKER(work.outbox_published)},
+    {"userd_outbox_parked_total", "", "counter", "Outbox rows that can never be published.",
+        WORKER(work.outbox_parked)},
+    {"userd_outbox_backlog", "", "gauge", "Outbox rows that the relay knows to wait.",
+        WORKER(work.outbox_backlog)},
+    {"userd_events_total", "effect=\"applied\",", "counter", "Consumed events that are in effect.",
+        WORKER(work.events_applied)},
+    {"userd_events_total", "effect=\"no_op\",", "counter", NULL, WORKER(work.events_no_op)},
+    {"userd_events_total", "effect=\"dead_lettered\",", "counter", NULL,
+        WORKER(work.events_dead_lettered)},
+    {"userd_events_tombstoned_total", "", "counter", "Registrations of a deleted id.",
+        WORKER(work.events_tombstoned)},
+    {"userd_events_without_claim_total", "", "counter",
+        "Registrations whose name is taken or breaks a rule.", WORKER(work.events_without_claim)},
+};
+
+static const struct metric eventd_metrics[] = {
+    {"userd_kafka_produced_total", "", "counter", "Records that the broker has acknowledged.",
+        EVENTD(produced)},
+    {"userd_kafka_produce_errors_total", "", "counter", "Records that the broker has not taken.",
+        EVENTD(errors)},
+    {"userd_kafka_consumed_total", "", "counter", "Records read.", EVENTD(consumed)},
+};
+
+static void print_head(FILE *stream, const char *name, const char *type, const char *help)
+{
+    (void)fprintf(stream, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void print_single(
+    FILE *stream, const char *name, const char *type, const char *help, double value)
+{
+    print_head(stream, name, type, help);
+    (void)fprintf(stream, "%s %.15g\n", name, value);
+}
+
+static uint64_t value_at(const void *object, size_t offset)
+{
+    return *(const uint64_t *)(const void *)((const char *)object + offset);
+}
+
+static void print_workers(FILE *stream, const struct status_report *report)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(worker_metrics); i++) {
+        const struct metric *metric = &worker_metrics[i];
+        if (metric->help != NULL)
+            print_head(stream, metric->name, metric->type, metric->help);
+        for (size_t j = 0; j < report->worker_count; j++)
+            (void)fprintf(stream, "%s{%sworker=\"%u\"} %" PRIu64 "\n", metric->name, metric->label,
+                report->workers[j].slot, value_at(&report->workers[j], metric->offset));
+    }
+    print_head(stream, "userd_database_up", "gauge", "Whether the worker reaches the database.");
+    for (size_t j = 0; j < report->worker_count; j++)
+        (void)fprintf(stream, "userd_database_up{worker=\"%u\"} %d\n", report->workers[j].slot,
+            report->workers[j].is_database_ready ? 1 : 0);
+}
+
+static void print_eventd(FILE *stream, const struct status_eventd *eventd)
+{
+    print_single(stream, "userd_eventd_up", "gauge", "Whether there is an eventd that is ready.",
+        eventd->pid != 0 && eventd->state == PROCESS_READY ? 1 : 0);
+    print_single(stream, "userd_kafka_up", "gauge", "Whether eventd is connected to Kafka.",
+        eventd->is_connected ? 1 : 0);
+    for (size_t i = 0; i < ARRAY_LENGTH(eventd_metrics); i++) {
+        const struct metric *metric = &eventd_metrics[i];
+        print_head(stream, metric->name, metric->type, metric->help);
+        (void)fprintf(stream, "%s %" PRIu64 "\n", metric->name, value_at(eventd, metric->offset));
+    }
+}
+
+void status_metrics_print(
+    FILE *stream, const Userd__Ipc__AdminResult *master, const struct status_report *report)
+{
+    print_single(stream, "userd_start_time_seconds", "gauge",
+        "When the master started, since 1970.",
+        (double)master->started_at_us / MICROSECONDS_PER_SECOND);
+    print_single(stream, "userd_generation", "gauge", "Of the configuration in force.",
+        (double)master->generation);
+    print_single(stream, "userd_workers_ready", "gauge", "Workers that take calls.",
+        (double)report->ready_count);
+    print_workers(stream, report);
+    print_eventd(stream, &report->eventd);
+}
