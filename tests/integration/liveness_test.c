@@ -13,7 +13,8 @@
 
 #include "tests/harness/test_userd.h"
 
-#define TIMEOUT_SETTING "supervision = { hang_timeout_ms = 4000; };"
+#define TIMEOUT_SETTING "supervision = { hang_timeout_ms = 6000; };"
+#define WATCHED_MS      2500
 #define STANDSTILL_MS   8000
 #define NOTICE_SIZE     4096
 #define NOTICES_SIZE    65536
@@ -39,6 +40,13 @@ static void given_service(int workers)
     given_userd(&userd, &options);
 }
 
+/* A signal to -1 would go to every process there is. */
+static void when_signalled(pid_t pid, int number)
+{
+    cr_assert_gt(pid, 0, "no such child");
+    cr_assert_eq(kill(pid, number), 0);
+}
+
 static pid_t only_child(const char *name)
 {
     pid_t pids[TEST_MAX_MEMBERS];
@@ -52,7 +60,7 @@ Test(liveness, a_stopped_worker_is_killed_and_replaced)
     given_service(1);
     given_user(&userd, 17, "trinity");
     pid_t worker = only_child("userd-worker");
-    cr_assert_eq(kill(worker, SIGSTOP), 0);
+    when_signalled(worker, SIGSTOP);
     then_log_says(&userd, "child hangs, killed role=worker slot=1");
     then_log_says(&userd, "thread=loop");
     bool is_replaced = TEST_WAIT_FOR(
@@ -66,7 +74,7 @@ Test(liveness, a_stopped_eventd_is_killed_and_replaced)
 {
     given_service(1);
     pid_t eventd = only_child("userd-eventd");
-    cr_assert_eq(kill(eventd, SIGSTOP), 0);
+    when_signalled(eventd, SIGSTOP);
     then_log_says(&userd, "child hangs, killed role=eventd slot=0");
     test_broker_send(&userd.broker, "registration", "{\"id\": 17, \"username\": \"trinity\"}");
     then_name_becomes(&userd, 17, "trinity");
@@ -78,15 +86,18 @@ Test(liveness, nobody_is_killed_because_the_master_or_everyone_stood_still)
     given_service(1);
     pid_t worker = only_child("userd-worker");
     pid_t eventd = only_child("userd-eventd");
-    cr_assert_eq(kill(worker, SIGSTOP), 0);
-    cr_assert_eq(kill(eventd, SIGSTOP), 0);
+    /* the master watches them, and then has seen that they are silent */
+    test_pause_ms(WATCHED_MS);
+    when_signalled(worker, SIGSTOP);
+    when_signalled(eventd, SIGSTOP);
+    test_pause_ms(1200);
     cr_assert_eq(kill(userd.master.pid, SIGSTOP), 0);
     test_pause_ms(STANDSTILL_MS);
     cr_assert_eq(kill(userd.master.pid, SIGCONT), 0);
     /* long enough for the master to look, too short for a hang by its own watch */
     test_pause_ms(1000);
-    cr_assert_eq(kill(worker, SIGCONT), 0);
-    cr_assert_eq(kill(eventd, SIGCONT), 0);
+    when_signalled(worker, SIGCONT);
+    when_signalled(eventd, SIGCONT);
     test_pause_ms(STANDSTILL_MS);
     cr_assert_eq(only_child("userd-worker"), worker, "the worker was killed");
     cr_assert_eq(only_child("userd-eventd"), eventd, "eventd was killed");
