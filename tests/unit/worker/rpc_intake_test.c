@@ -13,9 +13,9 @@
 #define HELLO_SIZE (sizeof(HELLO) - 1)
 
 struct fixture {
+    struct scoreboard_slot slot; /* first: it is aligned to cache lines */
     sd_event *event;
     struct settings settings;
-    struct scoreboard_slot slot;
     struct rpc_intake *intake;
     int core_fd; /* what the C core was given */
     unsigned int ready_count;
