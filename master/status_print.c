@@ -152,11 +152,11 @@ static int append_worker(json_t *workers, const struct status_worker *worker)
 
 static int set_master(json_t *root, const Userd__Ipc__AdminResult *master)
 {
-    json_t *object = json_object();
+    json_t *group = json_object();
     json_t *listeners = json_array();
-    int result = set_count(object, "pid", master->master_pid);
-    result |= set_count(object, "generation", master->generation);
-    result |= set(object, "started_at",
+    int result = set_count(group, "pid", master->master_pid);
+    result |= set_count(group, "generation", master->generation);
+    result |= set(group, "started_at",
         json_real((double)master->started_at_us / (double)MICROSECONDS_PER_SECOND));
     for (size_t i = 0; i < master->n_listeners; i++) {
         json_t *listener = json_object();
@@ -164,23 +164,23 @@ static int set_master(json_t *root, const Userd__Ipc__AdminResult *master)
         result |= set(listener, "address", json_string(master->listeners[i]->address));
         result |= json_array_append_new(listeners, listener);
     }
-    result |= set(object, "listeners", listeners);
-    return result | set(root, "master", object);
+    result |= set(group, "listeners", listeners);
+    return result | set(root, "master", group);
 }
 
 static int set_eventd(json_t *root, const struct status_eventd *eventd)
 {
     if (eventd->pid == 0)
         return set(root, "eventd", json_null());
-    json_t *object = json_object();
-    int result = set_count(object, "pid", eventd->pid);
-    result |= set(object, "state", json_string(status_report_state_name(eventd->state)));
-    result |= set_count(object, "generation", eventd->generation);
-    result |= set(object, "connected", json_boolean(eventd->is_connected));
-    result |= set_count(object, "produced", eventd->produced);
-    result |= set_count(object, "consumed", eventd->consumed);
-    result |= set_count(object, "errors", eventd->errors);
-    return result | set(root, "eventd", object);
+    json_t *group = json_object();
+    int result = set_count(group, "pid", eventd->pid);
+    result |= set(group, "state", json_string(status_report_state_name(eventd->state)));
+    result |= set_count(group, "generation", eventd->generation);
+    result |= set(group, "connected", json_boolean(eventd->is_connected));
+    result |= set_count(group, "produced", eventd->produced);
+    result |= set_count(group, "consumed", eventd->consumed);
+    result |= set_count(group, "errors", eventd->errors);
+    return result | set(root, "eventd", group);
 }
 
 int status_print_json(
