@@ -39,8 +39,7 @@ struct scoreboard_lag {
 };
 
 /* Written by the process in the slot, zeroed by the master before each new one. */
-/* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): what one thread writes has lines of its
- * own */
+/* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): padded to cache lines */
 struct scoreboard_slot {
     _Alignas(CACHE_LINE_SIZE) _Atomic uint32_t pid;
     _Atomic uint32_t generation;
