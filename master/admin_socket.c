@@ -96,7 +96,8 @@ void admin_socket_conclude(
     for (size_t i = 0; i < ADMIN_SOCKET_CLIENTS; i++) {
         if (socket->clients[i].open != kind)
             continue;
-        Userd__Ipc__AdminResult result = USERD__IPC__ADMIN_RESULT__INIT;
+        Userd__Ipc__AdminResult result;
+        userd__ipc__admin_result__init(&result);
         result.is_done = reason == NULL;
         if (reason != NULL)
             result.reason = borrow_const(reason);

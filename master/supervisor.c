@@ -194,7 +194,8 @@ static void on_admin_status(struct admin_socket_client *client, void *userdata)
     struct supervisor *supervisor = userdata;
     Userd__Ipc__Listener listeners[SETTINGS_MAX_LISTENERS];
     Userd__Ipc__Listener *pointers[SETTINGS_MAX_LISTENERS];
-    Userd__Ipc__AdminResult result = USERD__IPC__ADMIN_RESULT__INIT;
+    Userd__Ipc__AdminResult result;
+    userd__ipc__admin_result__init(&result);
     for (size_t i = 0; i < supervisor->listener_count; i++) {
         userd__ipc__listener__init(&listeners[i]);
         listeners[i].name = supervisor->listeners[i].name;
@@ -218,7 +219,8 @@ static void on_admin_status(struct admin_socket_client *client, void *userdata)
 
 static void refuse_admin(struct admin_socket_client *client, const char *reason)
 {
-    Userd__Ipc__AdminResult result = USERD__IPC__ADMIN_RESULT__INIT;
+    Userd__Ipc__AdminResult result;
+    userd__ipc__admin_result__init(&result);
     result.reason = borrow_const(reason);
     admin_socket_answer(client, &result, -1);
 }
@@ -242,7 +244,8 @@ static void on_admin_reload(struct admin_socket_client *client, void *userdata)
 static void on_admin_stop(struct admin_socket_client *client, void *userdata)
 {
     struct supervisor *supervisor = userdata;
-    Userd__Ipc__AdminResult result = USERD__IPC__ADMIN_RESULT__INIT;
+    Userd__Ipc__AdminResult result;
+    userd__ipc__admin_result__init(&result);
     int drain_ms = staffing_settings(supervisor->staffing)->shutdown.drain_timeout_ms;
     result.is_done = true;
     result.timeout_ms = (uint32_t)drain_ms + STOP_MARGIN_MS;
