@@ -44,7 +44,7 @@ static void drain(struct process_link *link, unsigned int timeout_ms)
         return;
     link->is_draining = true;
     link->drain_timeout_ms = timeout_ms;
-    if (link->is_running) {
+    if (link->is_running || link->handlers->on_drain == NULL) {
         start_drain(link);
         return;
     }

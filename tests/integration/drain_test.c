@@ -59,7 +59,9 @@ static void when_reloaded(void)
     pid_t pids[TEST_MAX_MEMBERS];
     cr_assert(TEST_WAIT_FOR(worker_count(pids) == 1, TEST_TIMEOUT_MS), "an old worker stays");
     pid_t old_pid = pids[0];
-    test_rpc_call(&client, METHOD_HEALTH_CHECK, "", 0, &(struct test_reply){0});
+    struct test_reply reply;
+    test_rpc_call(&client, METHOD_HEALTH_CHECK, "", 0, &reply);
+    test_reply_cleanup(&reply);
     char drain_line[64];
     (void)snprintf(drain_line, sizeof(drain_line), "[%d]: drain begun", (int)old_pid);
     cr_assert_eq(kill(userd.master.pid, SIGHUP), 0);

@@ -205,19 +205,25 @@ static void when_clients_connect(size_t first, size_t count)
     }
 }
 
+/* Within one of each other, and none beside them: a connection that a slow machine made a client
+ * give up may take a moment to be gone. */
+static bool are_spread(const pid_t *workers, size_t expected)
+{
+    size_t left = count_connections(workers[0], userd.post_port);
+    size_t right = count_connections(workers[1], userd.post_port);
+    return left + right == expected && left <= right + 1 && right <= left + 1;
+}
+
 Test(isolation, connections_are_spread_evenly_over_the_workers)
 {
     given_service(2, false);
     pid_t workers[TEST_MAX_MEMBERS];
     cr_assert_eq(test_process_children(userd.master.pid, "userd-worker", workers), 2);
     when_clients_connect(0, 3);
-    size_t left = count_connections(workers[0], userd.post_port);
-    size_t right = count_connections(workers[1], userd.post_port);
-    cr_assert(left + right == 3 && (left == 1 || left == 2), "%zu and %zu", left, right);
+    cr_assert(TEST_WAIT_FOR(are_spread(workers, 3), TEST_TIMEOUT_MS), "3 are not 2 and 1");
     when_clients_connect(3, CONNECTIONS - 3);
-    left = count_connections(workers[0], userd.post_port);
-    right = count_connections(workers[1], userd.post_port);
-    cr_assert(left == CONNECTIONS / 2 && right == CONNECTIONS / 2, "%zu and %zu", left, right);
+    cr_assert(TEST_WAIT_FOR(are_spread(workers, CONNECTIONS), TEST_TIMEOUT_MS),
+        "%d are not spread evenly", CONNECTIONS);
     cr_assert_eq(count_connections(userd.master.pid, userd.post_port), 0,
         "the master keeps a client's connection");
 }

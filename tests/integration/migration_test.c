@@ -1,6 +1,8 @@
 /* The schema: up, down and status; a database of the legacy service adopted with its rows; two at a
  * time; a file that was changed after it was applied. */
 #include <criterion/criterion.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -165,4 +167,26 @@ Test(migration, by_two_at_once_is_done_once)
         cr_assert(status == 0, "number %zu ended with %d", i, status);
     }
     then_database_says(&userd, "SELECT version_num FROM alembic_version", "b3e13817489d");
+}
+
+static bool is_waiting(const struct test_process *process)
+{
+    char *output = test_file_read(process->output_path, NULL);
+    bool says_so = strstr(output, "database cannot be reached") != NULL;
+    free(output);
+    return says_so;
+}
+
+Test(migration, gives_up_waiting_for_the_database_when_it_is_told_to)
+{
+    const char *const argv[] = {TEST_USERD, "migrate", "status", "-c", userd.config_path, NULL};
+    static const char *const environment[] = {
+        "DB_URL=postgresql://nobody@127.0.0.1:1/nothing", "KAFKA_BOOTSTRAP_SERVERS", NULL};
+    char output_path[160];
+    (void)snprintf(output_path, sizeof(output_path), "%s/migrate.log", userd.directory);
+    struct test_process process;
+    test_process_start(&process, argv, environment, output_path);
+    cr_assert(
+        TEST_WAIT_FOR(is_waiting(&process), TEST_TIMEOUT_MS), "it does not say what it waits for");
+    cr_assert_eq(test_process_stop(&process, SIGTERM, TEST_TIMEOUT_MS), 75);
 }
