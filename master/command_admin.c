@@ -102,8 +102,8 @@ static int parse(int argc, char **argv, const char *usage, struct command_option
     if (status != EX_OK)
         return status;
     bool allows_json = strstr(usage, "--json") != NULL;
-    if (ret_options->has_migrate || (ret_options->has_json && !allows_json) ||
-        ret_options->word_count > 0)
+    if (ret_options->has_migrate || ret_options->has_all ||
+        (ret_options->has_json && !allows_json) || ret_options->word_count > 0)
         return command_options_refuse(usage, "there are words that the command does not know");
     return EX_OK;
 }
