@@ -12,9 +12,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/monotonic_clock.h"
+
 #define LINE_MAX_BYTES    4096
 #define US_PER_SECOND     INT64_C(1000000)
-#define NS_PER_US         1000
 #define NS_PER_MS         1000000
 #define FIRST_PRINTABLE   0x20
 #define DELETE_CHARACTER  0x7f
@@ -159,9 +160,7 @@ void log_write(enum log_level level, const char *format, ...)
 bool log_limit_allows(
     struct log_limit *limit, unsigned int per_second, unsigned int *ret_suppressed)
 {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t now_us = (int64_t)now.tv_sec * US_PER_SECOND + now.tv_nsec / NS_PER_US;
+    int64_t now_us = (int64_t)monotonic_clock_us();
     if (limit->window_start_us == 0 || now_us - limit->window_start_us >= US_PER_SECOND) {
         limit->window_start_us = now_us;
         limit->count = 0;

@@ -7,6 +7,7 @@
 
 #include "common/failpoint.h"
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "eventd/consumer_start.h"
 #include "eventd/kafka_client.h"
 #include "eventd/kafka_queue.h"
@@ -52,13 +53,6 @@ struct offsets_question {
     struct consumer_group *group;
     uint64_t learn_id;
 };
-
-static uint64_t now_us(const struct consumer_group *group)
-{
-    uint64_t now = 0;
-    (void)sd_event_now(group->options.event, CLOCK_MONOTONIC, &now);
-    return now;
-}
 
 static void set_timer(struct consumer_group *group, uint64_t delay_us)
 {
@@ -118,7 +112,7 @@ static void start_reading(
     }
     group->phase = GROUP_RUNNING;
     group->failures = 0;
-    group->last_start_us = now_us(group);
+    group->last_start_us = monotonic_clock_turn_us(group->options.event);
     log_info("reading partitions=%zu cluster=%s", count, group->cluster);
     group->options.handlers->on_start(starts, count, group->options.userdata);
     assign(group, list);
@@ -240,7 +234,8 @@ void consumer_group_relearn(struct consumer_group *group)
 {
     if (group->phase != GROUP_RUNNING)
         return;
-    bool is_again = now_us(group) - group->last_start_us < POSITION_TIMEOUT_US;
+    bool is_again =
+        monotonic_clock_turn_us(group->options.event) - group->last_start_us < POSITION_TIMEOUT_US;
     stop_reading(group);
     assign_nothing(group);
     begin_learning(group, is_again ? TICK_US : 0);

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
-#include <time.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "eventd/dead_letter_replay.h"
 #include "eventd/dead_letter_topic.h"
 #include "eventd/dead_letter_view.h"
@@ -40,13 +40,6 @@ struct command {
     int64_t next_progress_ms;
     int64_t last_report_ms;
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* SIGTERM, or the end of `userd`. */
 static bool is_over(void *userdata)
@@ -129,7 +122,7 @@ static void on_replayed(
     int32_t partition, int64_t offset, rd_kafka_resp_err_t error, void *userdata)
 {
     struct command *command = userdata;
-    command->last_report_ms = now_ms();
+    command->last_report_ms = monotonic_clock_ms();
     if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {
         refuse(command, partition, offset, rd_kafka_err2str(error));
         return;
@@ -140,9 +133,9 @@ static void on_replayed(
 
 static int show_progress(struct command *command)
 {
-    if (command->verb == VERB_LIST || now_ms() < command->next_progress_ms)
+    if (command->verb == VERB_LIST || monotonic_clock_ms() < command->next_progress_ms)
         return 0;
-    command->next_progress_ms = now_ms() + PROGRESS_MS;
+    command->next_progress_ms = monotonic_clock_ms() + PROGRESS_MS;
     log_info("%s dead letters=%zu refused=%zu in_flight=%zu", verb_names[command->verb],
         command->done, command->refused,
         command->replay == NULL ? 0 : dead_letter_replay_in_flight(command->replay));
@@ -152,12 +145,12 @@ static int show_progress(struct command *command)
 /* Waits until at most `limit` letters are in flight. */
 static int await_reports(struct command *command, size_t limit)
 {
-    command->last_report_ms = now_ms();
+    command->last_report_ms = monotonic_clock_ms();
     while (dead_letter_replay_in_flight(command->replay) > limit) {
         dead_letter_replay_poll(command->replay, POLL_MS);
         if (is_over(command))
             return -ECANCELED;
-        if (now_ms() - command->last_report_ms > SILENCE_MS) {
+        if (monotonic_clock_ms() - command->last_report_ms > SILENCE_MS) {
             log_error("kafka does not acknowledge in_flight=%zu: these may be sent again",
                 dead_letter_replay_in_flight(command->replay));
             return -ETIMEDOUT;
@@ -289,7 +282,7 @@ static int run(struct command *command)
     const struct settings *settings = &command->link->settings;
     command->topic = (struct dead_letter_topic){
         .name = settings->kafka.dead_letter_topic, .is_over = is_over, .userdata = command};
-    command->next_progress_ms = now_ms() + PROGRESS_MS;
+    command->next_progress_ms = monotonic_clock_ms() + PROGRESS_MS;
     int result = dead_letter_topic_open(&command->topic, settings);
     if (result == 0 && command->verb == VERB_REPLAY)
         result = dead_letter_replay_open(settings, on_replayed, command, &command->replay);

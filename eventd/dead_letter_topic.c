@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "eventd/kafka_client.h"
 
 #define GROUP_SUFFIX   ".dead_letters"
@@ -16,13 +16,6 @@
 #define POLL_MS        100
 #define SILENCE_MS     15000 /* without a record, or an end, the broker has gone */
 #define COMMIT_TRIES   100
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* One more try, the end of all tries, or the end of the command. */
 static int judge(const struct dead_letter_topic *topic, rd_kafka_resp_err_t error,
@@ -205,7 +198,7 @@ static int take_message(struct scan *scan, const rd_kafka_message_t *message)
     if (message->offset >= scan->end)
         return 0;
     int result = scan->handler(scan->partition, message, scan->userdata);
-    scan->deadline_ms = now_ms() + SILENCE_MS;
+    scan->deadline_ms = monotonic_clock_ms() + SILENCE_MS;
     return result;
 }
 
@@ -219,7 +212,7 @@ static int take_next(struct dead_letter_topic *topic, struct scan *scan)
         rd_kafka_message_destroy(message);
         return result;
     }
-    if (now_ms() <= scan->deadline_ms)
+    if (monotonic_clock_ms() <= scan->deadline_ms)
         return 0;
     log_error("kafka does not answer what=letters partition=%" PRIi32, scan->partition->number);
     return -ETIMEDOUT;
@@ -234,7 +227,7 @@ int dead_letter_topic_scan(struct dead_letter_topic *topic, struct dead_letter_p
         .end = range[1] > partition->high ? partition->high : range[1],
         .handler = handler,
         .userdata = userdata,
-        .deadline_ms = now_ms() + SILENCE_MS,
+        .deadline_ms = monotonic_clock_ms() + SILENCE_MS,
     };
     if (first >= scan.end)
         return 0;

@@ -10,6 +10,7 @@
 #include "common/failpoint.h"
 #include "common/file_descriptor.h"
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "eventd/deliver_batch.h"
 #include "eventd/kafka_queue.h"
 #include "eventd/partition_window.h"
@@ -51,13 +52,6 @@ struct deliver_flow {
     bool must_relearn;
     bool is_draining;
 };
-
-static uint64_t now_us(const struct deliver_flow *flow)
-{
-    uint64_t now = 0;
-    (void)sd_event_now(flow->options.event, CLOCK_MONOTONIC, &now);
-    return now;
-}
 
 static void let_go(struct partition *partition, size_t count, size_t held_before)
 {
@@ -152,7 +146,7 @@ static void send_batch(struct deliver_flow *flow, struct partition *partition, s
     };
     partition->batch_id = header.id;
     partition->peer_serial = peer->serial;
-    partition->sent_us = now_us(flow);
+    partition->sent_us = monotonic_clock_turn_us(flow->options.event);
     if (deliver_batch_send(peer, &batch) < 0)
         (void)partition_window_answered(
             window, PARTITION_UNAVAILABLE, partition->sent_us, arc4random());
@@ -169,7 +163,8 @@ static void pump(struct deliver_flow *flow, struct partition *partition)
         return;
     if (partition->window.held == 0)
         read_records(flow, partition);
-    size_t count = partition_window_batch_size(&partition->window, now_us(flow));
+    size_t count = partition_window_batch_size(
+        &partition->window, monotonic_clock_turn_us(flow->options.event));
     if (count > 0)
         send_batch(flow, partition, count);
 }
@@ -192,7 +187,7 @@ static void settle(struct deliver_flow *flow)
         consumer_group_relearn(flow->group); /* calls deliver_flow_stop() */
         return;
     }
-    uint64_t now = now_us(flow);
+    uint64_t now = monotonic_clock_turn_us(flow->options.event);
     uint64_t earliest = UINT64_MAX;
     for (size_t i = 0; i < flow->partition_count; i++) {
         uint64_t look = next_look_us(&flow->partitions[i]);
@@ -217,8 +212,8 @@ static void answered(
     struct deliver_flow *flow, struct partition *partition, enum partition_outcome outcome)
 {
     size_t held = partition->window.held;
-    size_t done =
-        partition_window_answered(&partition->window, outcome, now_us(flow), arc4random());
+    size_t done = partition_window_answered(
+        &partition->window, outcome, monotonic_clock_turn_us(flow->options.event), arc4random());
     if (done > 0)
         let_go(partition, done, held);
 }
@@ -241,7 +236,7 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
     for (size_t i = 0; i < flow->partition_count; i++) {
         struct partition *partition = &flow->partitions[i];
         if (partition->window.phase != PARTITION_IN_FLIGHT ||
-            now_us(flow) < partition->sent_us + ANSWER_TIMEOUT_US)
+            monotonic_clock_turn_us(flow->options.event) < partition->sent_us + ANSWER_TIMEOUT_US)
             continue;
         log_warn("worker does not answer topic=%s partition=%" PRIi32 " position=%" PRIi64
                  ": sending the batch again",

@@ -4,9 +4,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 
 #define LOOK_INTERVAL_US        UINT64_C(5000000)
 #define URGENT_INTERVAL_US      UINT64_C(500000)
@@ -33,13 +33,6 @@ struct kafka_watch {
     uint64_t reminder_interval_us;
 };
 
-static uint64_t now_us(struct kafka_watch *watch)
-{
-    uint64_t now = 0;
-    (void)sd_event_now(watch->event, CLOCK_MONOTONIC, &now);
-    return now;
-}
-
 static void look_in(struct kafka_watch *watch, uint64_t delay_us)
 {
     (void)sd_event_source_set_time_relative(watch->timer, delay_us);
@@ -55,7 +48,7 @@ static void set_connected(struct kafka_watch *watch, bool is_connected)
 
 static void on_away(struct kafka_watch *watch, rd_kafka_resp_err_t error)
 {
-    uint64_t now = now_us(watch);
+    uint64_t now = monotonic_clock_turn_us(watch->event);
     if (!watch->has_waited) {
         watch->has_waited = true;
         watch->away_since_us = now;
@@ -77,7 +70,8 @@ static void on_here(struct kafka_watch *watch, const char *cluster)
 {
     if (watch->has_waited)
         log_info("kafka is back cluster=%s away_s=%" PRIu64, cluster,
-            (now_us(watch) - watch->away_since_us) / MICROSECONDS_PER_SECOND);
+            (monotonic_clock_turn_us(watch->event) - watch->away_since_us) /
+                MICROSECONDS_PER_SECOND);
     else if (!watch->is_connected)
         log_info("kafka is connected cluster=%s", cluster);
     watch->has_waited = false;

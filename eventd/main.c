@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "common/process_link.h"
 #include "common/process_protocol.h"
 #include "eventd/consumer_group.h"
@@ -48,13 +49,6 @@ struct eventd {
     uint64_t drain_deadline_us;
     sd_event_source *drain_timer;
 };
-
-static uint64_t now_us(struct eventd *eventd)
-{
-    uint64_t now = 0;
-    (void)sd_event_now(eventd->link.event, CLOCK_MONOTONIC, &now);
-    return now;
-}
 
 /* ---- between the workers and the flows ---- */
 
@@ -108,7 +102,8 @@ static bool on_cluster(
         kafka_watch_has_topic(metadata, settings->kafka.delete_topic),
         kafka_watch_has_topic(metadata, settings->kafka.dead_letter_topic));
     consumer_group_update(eventd->group, cluster, metadata);
-    return topic_setup_update(eventd->topics, metadata, now_us(eventd));
+    return topic_setup_update(
+        eventd->topics, metadata, monotonic_clock_turn_us(eventd->link.event));
 }
 
 static void on_start(const struct consumer_start *starts, size_t count, void *userdata)
@@ -157,7 +152,7 @@ static int on_drain_step(sd_event_source *source, uint64_t usec, void *userdata)
 {
     (void)usec;
     struct eventd *eventd = userdata;
-    uint64_t now = now_us(eventd);
+    uint64_t now = monotonic_clock_turn_us(eventd->link.event);
     bool is_late = now >= eventd->drain_deadline_us;
     if (eventd->drain_phase == DRAIN_IN_FLIGHT &&
         (is_late ||
@@ -186,7 +181,8 @@ static void on_drain(struct process_link *link, unsigned int timeout_ms, void *u
     deliver_flow_drain(eventd->deliver);
     publish_flow_drain(eventd->publish);
     eventd->drain_phase = DRAIN_IN_FLIGHT;
-    eventd->drain_deadline_us = now_us(eventd) + timeout_ms * MICROSECONDS_PER_MS;
+    eventd->drain_deadline_us =
+        monotonic_clock_turn_us(eventd->link.event) + timeout_ms * MICROSECONDS_PER_MS;
     int result = sd_event_add_time_relative(link->event, &eventd->drain_timer, CLOCK_MONOTONIC, 0,
         DRAIN_STEP_US / 2, on_drain_step, eventd);
     if (result < 0)

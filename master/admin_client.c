@@ -10,11 +10,11 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/file_descriptor.h"
 #include "common/ipc_channel.h"
+#include "common/monotonic_clock.h"
 #include "master/admin_socket.h"
 
 #define MICROSECONDS_PER_MS UINT64_C(1000)
@@ -28,13 +28,6 @@ struct admin_client {
     int answer_fd;             /* owned */
     bool has_ended;
 };
-
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 static void forget_answer(struct admin_client *client)
 {
@@ -152,9 +145,9 @@ void admin_client_closep(struct admin_client **client)
 /* Runs the loop until there is an answer (when one is awaited) or the channel has ended. */
 static int run_until(struct admin_client *client, bool wants_answer, unsigned int timeout_ms)
 {
-    uint64_t deadline_us = now_us() + timeout_ms * MICROSECONDS_PER_MS;
+    uint64_t deadline_us = monotonic_clock_us() + timeout_ms * MICROSECONDS_PER_MS;
     while (!client->has_ended && !(wants_answer && client->answer != NULL)) {
-        uint64_t now = now_us();
+        uint64_t now = monotonic_clock_us();
         if (now >= deadline_us)
             return -ETIMEDOUT;
         int result = sd_event_run(client->event, deadline_us - now);
@@ -190,14 +183,14 @@ int admin_client_ask(struct admin_client *client, Userd__Ipc__AdminRequest__Kind
 
 int admin_client_await_end(struct admin_client *client, unsigned int timeout_ms)
 {
-    uint64_t deadline_us = now_us() + timeout_ms * MICROSECONDS_PER_MS;
+    uint64_t deadline_us = monotonic_clock_us() + timeout_ms * MICROSECONDS_PER_MS;
     int result = run_until(client, false, timeout_ms);
     if (result < 0 || client->master_pid_fd < 0)
         return result;
     /* The socket closes a little before the process is gone. */
     struct pollfd entry = {.fd = client->master_pid_fd, .events = POLLIN};
     for (;;) {
-        uint64_t now = now_us();
+        uint64_t now = monotonic_clock_us();
         int left_ms = now >= deadline_us ? 0 : (int)((deadline_us - now) / MICROSECONDS_PER_MS) + 1;
         int ready = poll(&entry, 1, left_ms);
         if (ready > 0)

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "common/process_protocol.h"
 #include "common/settings_transfer.h"
 #include "master/child_process.h"
@@ -55,13 +56,6 @@ static const char *role_name(const struct child *child)
     return child_table_role_name(child_table_role(child->slot));
 }
 
-static uint64_t now_us(const struct child_table *table)
-{
-    uint64_t now = 0;
-    (void)sd_event_now(table->options.event, CLOCK_MONOTONIC, &now);
-    return now;
-}
-
 static int on_deadline(sd_event_source *source, uint64_t time_us, void *userdata)
 {
     (void)source;
@@ -102,7 +96,7 @@ static int on_frame(
     if (child->state != PROCESS_STARTING)
         return -EPROTO;
     child->state = PROCESS_READY;
-    child->ready_at_us = now_us(child->table);
+    child->ready_at_us = monotonic_clock_turn_us(child->table->options.event);
     child->deadline = sd_event_source_disable_unref(child->deadline);
     log_info("child ready role=%s slot=%u pid=%d generation=%u", role_name(child), child->slot,
         (int)child->pid, child->generation);
@@ -162,8 +156,10 @@ static void bury(struct child *child, const siginfo_t *info)
         .pid = child->pid,
         .generation = child->generation,
         .exit_status = info->si_code == CLD_EXITED ? info->si_status : -1,
-        .ready_life_us = child->ready_at_us == 0 ? RESPAWN_LIFE_NEVER_READY
-                                                 : (int64_t)(now_us(table) - child->ready_at_us),
+        .ready_life_us =
+            child->ready_at_us == 0
+                ? RESPAWN_LIFE_NEVER_READY
+                : (int64_t)(monotonic_clock_turn_us(table->options.event) - child->ready_at_us),
         .was_asked = child->was_asked,
     };
     empty_slot(child);

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "common/file_descriptor.h"
+#include "common/monotonic_clock.h"
 #include "common/scoreboard.h"
 #include "common/settings_file.h"
 #include "master/admin_client.h"
@@ -21,13 +22,6 @@
 #define ANSWER_TIMEOUT_MS 10000
 #define RELOAD_TIMEOUT_MS (STAFFING_RELOAD_TIMEOUT_MS + ANSWER_TIMEOUT_MS)
 #define SAMPLE_SECONDS    1
-
-static uint64_t now_us(void)
-{
-    struct timespec now = {0};
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 static void free_text(char **text)
 {
@@ -130,9 +124,9 @@ static int print_status(
     if (reports == NULL)
         return EX_OSERR;
     const struct timespec pause = {.tv_sec = SAMPLE_SECONDS};
-    status_report_read(scoreboard, now_us(), &reports[0]);
+    status_report_read(scoreboard, monotonic_clock_us(), &reports[0]);
     (void)nanosleep(&pause, NULL);
-    status_report_read(scoreboard, now_us(), &reports[1]);
+    status_report_read(scoreboard, monotonic_clock_us(), &reports[1]);
     status_report_set_rates(&reports[1], &reports[0]);
     int result = 0;
     if (is_json)
@@ -148,7 +142,7 @@ static int print_metrics(const Userd__Ipc__AdminResult *master, const struct sco
     struct status_report *report = calloc(1, sizeof(*report));
     if (report == NULL)
         return EX_OSERR;
-    status_report_read(scoreboard, now_us(), report);
+    status_report_read(scoreboard, monotonic_clock_us(), report);
     status_metrics_print(stdout, master, report);
     free(report);
     return fflush(stdout) == 0 && !ferror(stdout) ? EX_OK : EX_IOERR;

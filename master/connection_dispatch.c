@@ -11,6 +11,7 @@
 
 #include "common/file_descriptor.h"
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "master/address_limit.h"
 #include "master/worker_choice.h"
 
@@ -135,13 +136,6 @@ static void log_refusal(struct connection_dispatch *dispatch, uint32_t listener,
             dispatch->options.listeners[listener].name, reason, suppressed);
 }
 
-static int64_t now_us(const struct connection_dispatch *dispatch)
-{
-    uint64_t now = 0;
-    (void)sd_event_now(dispatch->options.event, CLOCK_MONOTONIC, &now);
-    return (int64_t)now;
-}
-
 static bool is_within_limits(
     struct connection_dispatch *dispatch, uint32_t listener, const struct sockaddr_storage *address)
 {
@@ -151,7 +145,8 @@ static bool is_within_limits(
         return false;
     }
     if (!address_limit_allows(dispatch->address_limit, (const struct sockaddr *)address,
-            options->connections_per_address_max, now_us(dispatch))) {
+            options->connections_per_address_max,
+            monotonic_clock_turn_us(dispatch->options.event))) {
         log_refusal(dispatch, listener, "limits.connections_per_address reached");
         return false;
     }
@@ -194,8 +189,8 @@ static void pass_connection(struct dispatch_source *source, struct candidates *c
         }
         source->last_slot = slot;
         count_passed(dispatch, slot, source->listener);
-        result = address_limit_add(
-            dispatch->address_limit, fd, (const struct sockaddr *)address, slot, now_us(dispatch));
+        result = address_limit_add(dispatch->address_limit, fd, (const struct sockaddr *)address,
+            slot, monotonic_clock_turn_us(dispatch->options.event));
         if (result < 0)
             log_debug("connection not counted by address error=\"%s\"", strerror(-result));
         return;

@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "master/liveness_policy.h"
 
 #define TIMER_ACCURACY_US 50000
@@ -25,13 +25,6 @@ struct liveness {
     uint64_t last_look_us;
     struct watched watched[SCOREBOARD_SLOTS];
 };
-
-static uint64_t now_us(void)
-{
-    struct timespec now = {0};
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 static uint64_t get(const _Atomic uint64_t *counter)
 {
@@ -68,7 +61,7 @@ static int on_look(sd_event_source *source, uint64_t time_us, void *userdata)
 {
     struct liveness *liveness = userdata;
     (void)time_us;
-    uint64_t now = now_us();
+    uint64_t now = monotonic_clock_us();
     uint64_t watched_us = liveness_policy_watched_us(liveness->last_look_us, now);
     liveness->last_look_us = now;
     for (uint32_t slot = 0; slot < SCOREBOARD_SLOTS; slot++)
@@ -87,7 +80,7 @@ int liveness_new(sd_event *event, struct child_table *children, const struct sco
         return -ENOMEM;
     liveness->children = children;
     liveness->scoreboard = scoreboard;
-    liveness->last_look_us = now_us();
+    liveness->last_look_us = monotonic_clock_us();
     liveness_set_timeout(liveness, timeout_ms);
     int result = sd_event_add_time_relative(event, &liveness->timer, CLOCK_MONOTONIC,
         LIVENESS_LOOK_US, TIMER_ACCURACY_US, on_look, liveness);

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-daemon.h>
-#include <time.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "master/status_report.h"
 
 #define TICK_US           UINT64_C(1000000)
@@ -30,13 +30,6 @@ struct service_notice {
     struct status_report report;
     char line[LINE_SIZE]; /* what was said last */
 };
-
-static uint64_t now_us(void)
-{
-    struct timespec now = {0};
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 void service_notice_format_number(uint64_t number, char ret_text[SERVICE_NOTICE_NUMBER_SIZE])
 {
@@ -78,7 +71,7 @@ static int on_tick(sd_event_source *source, uint64_t time_us, void *userdata)
     (void)time_us;
     struct status_report *report = malloc(sizeof(*report));
     if (report != NULL) {
-        status_report_read(notice->scoreboard, now_us(), report);
+        status_report_read(notice->scoreboard, monotonic_clock_us(), report);
         status_report_set_rates(report, &notice->report);
         notice->report = *report;
         if ((notice->is_ready || notice->is_stopping) && !notice->is_fixed)
@@ -110,7 +103,7 @@ int service_notice_new(sd_event *event, const struct scoreboard *scoreboard,
     notice->is_watched = sd_watchdog_enabled(0, &watchdog_us) > 0;
     if (notice->is_watched && watchdog_us / 2 < notice->tick_us)
         notice->tick_us = watchdog_us / 2;
-    status_report_read(scoreboard, now_us(), &notice->report);
+    status_report_read(scoreboard, monotonic_clock_us(), &notice->report);
     int result = sd_event_add_time_relative(event, &notice->timer, CLOCK_MONOTONIC, notice->tick_us,
         TIMER_ACCURACY_US, on_tick, notice);
     if (result < 0) {
@@ -140,7 +133,7 @@ void service_notice_ready(struct service_notice *notice)
 void service_notice_reloading(struct service_notice *notice)
 {
     (void)notice;
-    (void)sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, now_us());
+    (void)sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, monotonic_clock_us());
 }
 
 void service_notice_stopping(struct service_notice *notice)

@@ -1,12 +1,12 @@
 #include "worker/worker_process.h"
 
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/attributes.h"
 #include "common/file_descriptor.h"
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "common/process_link.h"
 #include "common/process_protocol.h"
 #include "worker/api/user_post_v1.h"
@@ -40,13 +40,6 @@ struct worker_process {
     uint64_t drain_deadline_us;
     bool is_drained; /* nothing is in flight: everything can be freed */
 };
-
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 /* ---- what the floors say ---- */
 
@@ -107,7 +100,7 @@ static int check_idle(sd_event_source *source, uint64_t usec, void *userdata)
     struct worker_process *worker = userdata;
     (void)usec;
     bool is_idle = user_store_is_idle(worker->store) && event_peer_is_idle(worker->peer);
-    if (is_idle || now_us() >= worker->drain_deadline_us) {
+    if (is_idle || monotonic_clock_us() >= worker->drain_deadline_us) {
         if (!is_idle)
             log_warn("drain timeout what=database_or_events");
         worker->is_drained = is_idle;
@@ -136,7 +129,7 @@ static void on_drain(struct process_link *link, unsigned int timeout_ms, void *u
     struct worker_process *worker = userdata;
     (void)link;
     worker->has_announced = true;
-    worker->drain_deadline_us = now_us() + (uint64_t)timeout_ms * 1000;
+    worker->drain_deadline_us = monotonic_clock_us() + (uint64_t)timeout_ms * 1000;
     rpc_server_set_serving(worker->rpc, false);
     event_peer_drain(worker->peer);
     rpc_server_drain(worker->rpc, timeout_ms, on_rpc_drained, worker);

@@ -9,10 +9,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/attributes.h"
+#include "common/monotonic_clock.h"
 
 #define READ_BYTES    ((size_t)256 * 1024)
 #define REPLY_BYTES   64 /* kept of a reply, to look at */
@@ -48,13 +48,6 @@ struct load_connection {
     size_t free_count;
     uint8_t input[READ_BYTES];
 };
-
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 static void die(const char *what)
 {
@@ -162,7 +155,7 @@ static bool start_call(struct load_connection *connection)
     call->is_cancelled = false;
     fill_message(connection, call);
     const nghttp2_data_provider provider = {.source.ptr = call, .read_callback = read_message};
-    call->started_us = now_us();
+    call->started_us = monotonic_clock_us();
     int32_t stream_id =
         nghttp2_submit_request(connection->session, NULL, headers, header_count, &provider, call);
     if (stream_id < 0) {
@@ -210,7 +203,7 @@ static void count_call(struct load_connection *connection, const struct call *ca
     report->by_status[call->status < LOAD_STATUSES ? call->status : 2]++;
     if (call->status != 0)
         return;
-    load_report_add_latency(report, now_us() - call->started_us);
+    load_report_add_latency(report, monotonic_clock_us() - call->started_us);
     if (plan->verifies && !is_right(call))
         report->wrong++;
 }

@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "worker/db/db_connect.h"
 #include "worker/db/db_pipeline.h"
 
@@ -36,13 +37,6 @@ struct db_connection {
     int64_t last_heard_us; /* the last input, or the first request after nothing was in flight */
     int64_t last_warning_us;
 };
-
-static int64_t now_us(const struct db_connection *connection)
-{
-    uint64_t now = 0;
-    (void)sd_event_now(connection->event, CLOCK_MONOTONIC, &now);
-    return (int64_t)now;
-}
 
 static void set_timer(struct db_connection *connection, int64_t delay_us)
 {
@@ -113,7 +107,8 @@ static void lose_session(struct db_connection *connection, const char *reason)
     connection->io = sd_event_source_disable_unref(connection->io);
     PQfinish(TAKE_PTR(connection->session));
     connection->pipeline.is_stopped = false;
-    if (now_us(connection) - connection->ready_since_us >= STABLE_AFTER_US)
+    if ((int64_t)monotonic_clock_turn_us(connection->event) - connection->ready_since_us >=
+        STABLE_AFTER_US)
         connection->failed_attempts = 0;
 
     enter_handler(connection);
@@ -152,7 +147,7 @@ static int on_session_io(sd_event_source *source, int fd, uint32_t revents, void
     (void)fd;
     (void)revents;
     size_t in_flight = connection->pipeline.in_flight;
-    connection->last_heard_us = now_us(connection);
+    connection->last_heard_us = (int64_t)monotonic_clock_turn_us(connection->event);
 
     enter_handler(connection);
     const char *lost_reason = read_results(connection);
@@ -183,7 +178,7 @@ static void on_session_ready(struct db_connection *connection, PGconn *session)
         schedule_attempt(connection);
         return;
     }
-    connection->ready_since_us = now_us(connection);
+    connection->ready_since_us = (int64_t)monotonic_clock_turn_us(connection->event);
     connection->last_warning_us = 0;
     log_info("database connected application=\"%s\" backend_pid=%d",
         connection->options.application, PQbackendPID(session));
@@ -196,7 +191,7 @@ static void on_session_ready(struct db_connection *connection, PGconn *session)
 
 static void warn_of_failure(struct db_connection *connection, const char *reason)
 {
-    int64_t now = now_us(connection);
+    int64_t now = (int64_t)monotonic_clock_turn_us(connection->event);
     if (connection->last_warning_us != 0 && now - connection->last_warning_us < REPEAT_WARNING_US)
         return;
     connection->last_warning_us = now;
@@ -244,7 +239,8 @@ static void check_silence(struct db_connection *connection)
     }
     if (connection->pipeline.in_flight == 0)
         return;
-    int64_t left_us = connection->last_heard_us + silence_limit_us(connection) - now_us(connection);
+    int64_t left_us = connection->last_heard_us + silence_limit_us(connection) -
+                      (int64_t)monotonic_clock_turn_us(connection->event);
     if (left_us <= 0)
         lose_session(connection, "no answer within twice the statement timeout");
     else
@@ -256,7 +252,7 @@ static void check_silence(struct db_connection *connection)
 static void watch_for_silence(struct db_connection *connection)
 {
     int enabled = SD_EVENT_OFF;
-    connection->last_heard_us = now_us(connection);
+    connection->last_heard_us = (int64_t)monotonic_clock_turn_us(connection->event);
     if (sd_event_source_get_enabled(connection->timer, &enabled) <= 0)
         set_timer(connection, silence_limit_us(connection));
 }

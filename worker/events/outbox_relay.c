@@ -10,6 +10,7 @@
 
 #include "common/failpoint.h"
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "worker/db/db_connection.h"
 #include "worker/events/event_channel.h"
 #include "worker/events/outbox_poll.h"
@@ -57,16 +58,10 @@ struct outbox_relay {
     struct outbox_window window;
 };
 
-static uint64_t now_us(const struct outbox_relay *relay)
-{
-    uint64_t now = 0;
-    (void)sd_event_now(relay->options->event, CLOCK_MONOTONIC, &now);
-    return now;
-}
-
 static void show_backlog(struct outbox_relay *relay)
 {
-    outbox_row_show_backlog(relay->options->slot, &relay->window, now_us(relay));
+    outbox_row_show_backlog(
+        relay->options->slot, &relay->window, monotonic_clock_turn_us(relay->options->event));
 }
 
 /* The lock is ours no longer, or the session is new: nothing that we knew counts. */
@@ -76,7 +71,7 @@ static void forget_everything(struct outbox_relay *relay)
         outbox_row_free(&relay->window, relay->window.first);
     outbox_window_begin_epoch(&relay->window);
     relay->has_lock = false;
-    outbox_poll_reset(&relay->poll, now_us(relay));
+    outbox_poll_reset(&relay->poll, monotonic_clock_turn_us(relay->options->event));
     if (relay->wake != NULL)
         (void)sd_event_source_set_enabled(relay->wake, SD_EVENT_OFF);
     atomic_store_explicit(&relay->options->slot->is_relay, 0, memory_order_relaxed);
@@ -198,7 +193,7 @@ static void set_timer(struct outbox_relay *relay)
             next_us = retry_us;
     }
     /* What is overdue waits for something else, which comes as an event: no spinning. */
-    uint64_t soonest_us = now_us(relay) + SOONEST_US;
+    uint64_t soonest_us = monotonic_clock_turn_us(relay->options->event) + SOONEST_US;
     (void)sd_event_source_set_time(relay->timer, next_us < soonest_us ? soonest_us : next_us);
     (void)sd_event_source_set_enabled(relay->timer, SD_EVENT_ONESHOT);
 }
@@ -206,7 +201,7 @@ static void set_timer(struct outbox_relay *relay)
 /* Does whatever can be done now. */
 static void advance(struct outbox_relay *relay)
 {
-    uint64_t now = now_us(relay);
+    uint64_t now = monotonic_clock_turn_us(relay->options->event);
     if (relay->connection != NULL && db_connection_is_ready(relay->connection)) {
         if (!relay->is_draining)
             ask_for_lock(relay, now);
@@ -265,7 +260,7 @@ static void on_lock(struct db_request *request, const struct db_answer *answer)
         log_info("relay holds the outbox");
         forget_everything(relay);
         relay->has_lock = true;
-        relay->next_lock_us = now_us(relay) + LOCK_CHECK_US;
+        relay->next_lock_us = monotonic_clock_turn_us(relay->options->event) + LOCK_CHECK_US;
         (void)sd_event_source_set_enabled(relay->wake, SD_EVENT_ON);
         atomic_store_explicit(&relay->options->slot->is_relay, 1, memory_order_relaxed);
     }
@@ -290,14 +285,16 @@ static void on_read(struct db_request *request, const struct db_answer *answer)
         highest = stored.id;
         if (outbox_window_find(&relay->window, stored.id) != NULL)
             continue;
-        int error = outbox_row_add(&relay->window, &stored, now_us(relay));
+        int error =
+            outbox_row_add(&relay->window, &stored, monotonic_clock_turn_us(relay->options->event));
         if (error < 0)
             log_error("outbox row cannot be read outbox_id=%" PRIi64 " error=%d: left where it is",
                 stored.id, error);
         else if (fresh++ == 0)
             lowest = stored.id;
     }
-    outbox_poll_finish(&relay->poll, now_us(relay), fresh, lowest, highest);
+    outbox_poll_finish(
+        &relay->poll, monotonic_clock_turn_us(relay->options->event), fresh, lowest, highest);
     advance(relay);
 }
 
@@ -376,7 +373,8 @@ static void on_failure(
 {
     char *reason = failure->is_permanent ? strdup(failure->reason) : NULL;
     if (reason == NULL) {
-        (void)outbox_window_mark_failed(&relay->window, epoch, failure->id, now_us(relay));
+        (void)outbox_window_mark_failed(
+            &relay->window, epoch, failure->id, monotonic_clock_turn_us(relay->options->event));
         return;
     }
     struct outbox_entry *entry = outbox_window_mark_done(&relay->window, epoch, failure->id);
@@ -396,7 +394,8 @@ void outbox_relay_on_result(struct outbox_relay *relay, const Userd__Ipc__Publis
         struct outbox_entry *entry =
             outbox_window_mark_done(&relay->window, result->epoch, result->delivered_ids[i]);
         if (entry != NULL)
-            outbox_row_note_delivered(relay->options->slot, entry, now_us(relay));
+            outbox_row_note_delivered(
+                relay->options->slot, entry, monotonic_clock_turn_us(relay->options->event));
     }
     for (size_t i = 0; i < result->n_failures; i++)
         on_failure(relay, result->epoch, result->failures[i]);
@@ -408,7 +407,7 @@ void outbox_relay_drain(struct outbox_relay *relay)
     if (relay->is_draining)
         return;
     relay->is_draining = true;
-    relay->drain_deadline_us = now_us(relay) + DRAIN_GRACE_US;
+    relay->drain_deadline_us = monotonic_clock_turn_us(relay->options->event) + DRAIN_GRACE_US;
     advance(relay);
 }
 

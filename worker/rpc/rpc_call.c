@@ -7,9 +7,9 @@
 #include <grpc/support/time.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "common/trace_context.h"
 #include "worker/rpc/rpc_call_life.h"
 #include "worker/rpc/rpc_message.h"
@@ -159,13 +159,6 @@ static void on_finished(struct rpc_tag *tag, bool is_ok)
 
 /* ---- the answer ---- */
 
-static int64_t now_us(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 static void count(_Atomic uint64_t *counter)
 {
     /* The rpc thread and the loop thread both answer. */
@@ -184,7 +177,8 @@ static void count_answer(const struct rpc_call *call, grpc_status_code status)
         count(&slot->calls_expired);
     else if (status == GRPC_STATUS_CANCELLED)
         /* The C core reports a passed deadline as a cancellation too. */
-        count(call->deadline_us <= now_us() ? &slot->calls_expired : &slot->calls_cancelled);
+        count(call->deadline_us <= (int64_t)monotonic_clock_us() ? &slot->calls_expired
+                                                                 : &slot->calls_cancelled);
     else
         count(&slot->calls_failed);
 }

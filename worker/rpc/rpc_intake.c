@@ -9,10 +9,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "common/file_descriptor.h"
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 
 /* RFC 9113, section 3.4: what an HTTP/2 client sends first. */
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -164,13 +164,6 @@ static int on_connection_event(sd_event_source *source, int fd, uint32_t revents
 
 /* ---- the time limit ---- */
 
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 static void arm_timer(struct rpc_intake *intake)
 {
     int enabled = SD_EVENT_OFF;
@@ -189,7 +182,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     struct rpc_intake *intake = userdata;
     (void)source;
     (void)usec;
-    uint64_t now = now_us();
+    uint64_t now = monotonic_clock_us();
     while (intake->waiting.first != NULL && intake->waiting.first->deadline_us <= now) {
         unsigned int suppressed = 0;
         if (log_limit_allows(&intake->log_limit, LINES_PER_SECOND, &suppressed))
@@ -242,7 +235,7 @@ static struct connection *watch_connection(
     connection->watch_fd = fd_take(&watch_fd);
     connection->core_fd = fd_take(fd);
     connection->listener = listener;
-    connection->deadline_us = now_us() + intake->timeout_us;
+    connection->deadline_us = monotonic_clock_us() + intake->timeout_us;
     append_connection(&intake->waiting, connection);
     intake->count++;
     return connection;

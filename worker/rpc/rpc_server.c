@@ -12,6 +12,7 @@
 
 #include "common/file_descriptor.h"
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "worker/rpc/rpc_core.h"
 #include "worker/rpc/rpc_intake.h"
 #include "worker/rpc/rpc_listener.h"
@@ -160,16 +161,9 @@ static void cancel_calls(struct rpc_server *server)
     arm_timer(server, CANCEL_GRACE_US);
 }
 
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 static void wait_for_calls(struct rpc_server *server)
 {
-    bool is_over = now_us() >= server->calls_deadline_us;
+    bool is_over = monotonic_clock_us() >= server->calls_deadline_us;
     if (rpc_call_pool_in_progress(&server->context.calls) > 0 && !is_over) {
         arm_timer(server, CALLS_CHECK_US);
         return;
@@ -192,7 +186,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
         log_warn("drain timeout connections=%zu calls=%zu", rpc_intake_count(server->intake),
             rpc_call_pool_in_progress(&server->context.calls));
         server->step = DRAIN_CALLS;
-        server->calls_deadline_us = now_us() + SHUTDOWN_GRACE_US;
+        server->calls_deadline_us = monotonic_clock_us() + SHUTDOWN_GRACE_US;
         wait_for_calls(server);
         break;
     case DRAIN_CALLS:

@@ -3,7 +3,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "common/monotonic_clock.h"
 
 /* A migration may rewrite a table. */
 #define STATEMENT_TIMEOUT_MS (60 * 60 * 1000)
@@ -127,18 +128,12 @@ const char *schema_session_error(const struct schema_session *session)
     return session->error;
 }
 
-static uint64_t now_us(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
-
 int schema_session_sleep(struct schema_session *session, unsigned int delay_ms)
 {
-    uint64_t end_us = now_us() + (uint64_t)delay_ms * 1000;
+    uint64_t end_us = monotonic_clock_us() + (uint64_t)delay_ms * 1000;
     int error = 0;
-    for (uint64_t time_us = now_us(); error == 0 && time_us < end_us; time_us = now_us())
+    for (uint64_t time_us = monotonic_clock_us(); error == 0 && time_us < end_us;
+         time_us = monotonic_clock_us())
         error = run_loop(session, end_us - time_us);
     return error;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "worker/store/schema_version.h"
 
 #define REPEAT_WARNING_US 30000000
@@ -67,8 +68,7 @@ static void on_progress(void *userdata)
 
 static void warn_of_schema(struct store_lanes *lanes, int32_t version)
 {
-    uint64_t now_us = 0;
-    (void)sd_event_now(lanes->options.event, CLOCK_MONOTONIC, &now_us);
+    uint64_t now_us = monotonic_clock_turn_us(lanes->options.event);
     if (lanes->last_warning_us && (int64_t)now_us - lanes->last_warning_us < REPEAT_WARNING_US)
         return;
     lanes->last_warning_us = (int64_t)now_us;

@@ -5,9 +5,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "worker/store/user_store_private.h"
 
 /* How late the answer to a question that waits behind a slow database may come after its deadline.
@@ -17,9 +17,7 @@
 
 int64_t user_store_now_us(void)
 {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+    return (int64_t)monotonic_clock_us();
 }
 
 bool user_store_is_conflict(const char *sqlstate)
