@@ -14,35 +14,37 @@
 #include "common/attributes.h"
 #include "common/monotonic_clock.h"
 
-#define READ_BYTES    ((size_t)256 * 1024)
-#define REPLY_BYTES   64 /* kept of a reply, to look at */
-#define MESSAGE_BYTES ((size_t)8 * 1024)
-#define WRITE_BYTES   ((size_t)1024 * 1024)
-#define WINDOW_BYTES  (64 * 1024 * 1024)
+#include "tests/bench/load_request.h"
+
+#define READ_BYTES   ((size_t)256 * 1024)
+#define WRITE_BYTES  ((size_t)1024 * 1024)
+#define WINDOW_BYTES (64 * 1024 * 1024)
+#define RETRY_US     20000 /* between two tries to connect */
 
 struct call {
     struct load_connection *connection;
-    uint64_t started_us;
-    uint32_t id;
+    uint64_t started_us; /* by the clock: when it was due */
     int status;
     bool is_cancelled;
     size_t sent;
-    size_t message_length;
-    size_t reply_length;
-    char reply[REPLY_BYTES];
-    uint8_t message[]; /* with gRPC's five bytes before it */
+    size_t answer_length;
+    uint8_t *answer; /* owned: load_request_answer_capacity() */
+    struct load_request request;
 };
 
 struct load_connection {
-    const struct load_plan *plan;
+    struct load_plan *plan;
     struct sockaddr_in address;
     char authority[32];
     int epoll_fd;
-    int fd;
+    int fd; /* -1: not connected */
     nghttp2_session *session;
-    uint64_t random;
+    struct load_random random;
     size_t under_way;
-    bool is_ended;            /* by the peer, or by an error */
+    bool is_ended; /* by the peer, or by an error */
+    bool is_dirty; /* calls were begun and not yet sent */
+    uint64_t retry_us;
+    size_t answer_capacity;
     struct call **calls;      /* owned, with the calls: all of them */
     struct call **free_calls; /* owned: those that are not under way */
     size_t free_count;
@@ -55,52 +57,7 @@ static void die(const char *what)
     exit(EXIT_FAILURE);
 }
 
-/* xorshift64*: plenty for drawing keys. */
-static uint32_t draw(struct load_connection *connection, uint32_t count)
-{
-    uint64_t state = connection->random;
-    state ^= state >> 12;
-    state ^= state << 25;
-    state ^= state >> 27;
-    connection->random = state;
-    return (uint32_t)((state * UINT64_C(0x2545F4914F6CDD1D)) >> 32) % count;
-}
-
 /* ---- a call ---- */
-
-static size_t put_varint(uint8_t *bytes, uint32_t value)
-{
-    size_t length = 0;
-    for (; value >= 0x80; value >>= 7)
-        bytes[length++] = (uint8_t)(value | 0x80);
-    bytes[length++] = (uint8_t)value;
-    return length;
-}
-
-/* gRPC's length-prefixed message: field 1, the id or the packed list of ids. */
-static void fill_message(struct load_connection *connection, struct call *call)
-{
-    uint8_t list[MESSAGE_BYTES - 16];
-    size_t list_length = 0;
-    size_t length = 5;
-    for (size_t i = 0; i < connection->plan->ids_per_call; i++) {
-        call->id = 1 + draw(connection, connection->plan->id_count);
-        list_length += put_varint(list + list_length, call->id);
-    }
-    if (connection->plan->ids_per_call == 1) {
-        call->message[length++] = 0x08;
-    } else {
-        call->message[length++] = 0x0A;
-        length += put_varint(call->message + length, (uint32_t)list_length);
-    }
-    memcpy(call->message + length, list, list_length);
-    length += list_length;
-    uint32_t size = htonl((uint32_t)length - 5);
-    call->message[0] = 0;
-    memcpy(call->message + 1, &size, sizeof(size));
-    call->message_length = length;
-    call->sent = 0;
-}
 
 static ssize_t read_message(nghttp2_session *session, int32_t stream_id, uint8_t *bytes,
     size_t length, uint32_t *data_flags, nghttp2_data_source *source, void *userdata)
@@ -109,11 +66,11 @@ static ssize_t read_message(nghttp2_session *session, int32_t stream_id, uint8_t
     (void)session;
     (void)stream_id;
     (void)userdata;
-    size_t left = call->message_length - call->sent;
+    size_t left = call->request.length - call->sent;
     size_t taken = left < length ? left : length;
-    memcpy(bytes, call->message + call->sent, taken);
+    memcpy(bytes, call->request.bytes + call->sent, taken);
     call->sent += taken;
-    if (call->sent == call->message_length)
+    if (call->sent == call->request.length)
         *data_flags |= NGHTTP2_DATA_FLAG_EOF;
     return (ssize_t)taken;
 }
@@ -133,79 +90,106 @@ static nghttp2_nv header(const char *name, const char *value)
     };
 }
 
-/* False: the connection takes no more streams. */
-static bool start_call(struct load_connection *connection)
+static bool has_room(const struct load_connection *connection)
 {
-    const struct load_plan *plan = connection->plan;
+    return connection->fd >= 0 && !connection->is_ended && connection->free_count > 0 &&
+           nghttp2_session_check_request_allowed(connection->session) != 0;
+}
+
+/* False: the connection takes no more streams. */
+static bool start_call(struct load_connection *connection, uint64_t started_us)
+{
+    struct load_plan *plan = connection->plan;
+    struct call *call = connection->free_calls[--connection->free_count];
+    call->connection = connection;
+    call->started_us = started_us;
+    call->status = -1;
+    call->sent = 0;
+    call->answer_length = 0;
+    load_request_fill(&call->request, plan, &connection->random);
+    call->is_cancelled =
+        plan->cancel_mill > 0 && load_random_below(&connection->random, 1000) < plan->cancel_mill;
     nghttp2_nv headers[8];
     size_t header_count = 0;
     headers[header_count++] = header(":method", "POST");
     headers[header_count++] = header(":scheme", "http");
-    headers[header_count++] = header(":path", plan->path);
+    headers[header_count++] = header(":path", load_request_path(call->request.method));
     headers[header_count++] = header(":authority", connection->authority);
     headers[header_count++] = header("te", "trailers");
     headers[header_count++] = header("content-type", "application/grpc");
     headers[header_count++] = header("user-agent", "userd-load");
     if (plan->timeout != NULL)
         headers[header_count++] = header("grpc-timeout", plan->timeout);
-    struct call *call = connection->free_calls[--connection->free_count];
-    call->connection = connection;
-    call->status = -1;
-    call->reply_length = 0;
-    call->is_cancelled = false;
-    fill_message(connection, call);
     const nghttp2_data_provider provider = {.source.ptr = call, .read_callback = read_message};
-    call->started_us = monotonic_clock_us();
-    int32_t stream_id =
-        nghttp2_submit_request(connection->session, NULL, headers, header_count, &provider, call);
-    if (stream_id < 0) {
+    if (nghttp2_submit_request(connection->session, NULL, headers, header_count, &provider, call) <
+        0) {
         connection->free_calls[connection->free_count++] = call;
         return false;
     }
     connection->under_way++;
-    if (plan->cancel_mill > 0 && draw(connection, 1000) < plan->cancel_mill)
-        call->is_cancelled = true;
+    plan->report->started += plan->is_measuring;
     return true;
 }
 
+bool load_connection_start(struct load_connection *connection, uint64_t due_us)
+{
+    if (!has_room(connection) || !start_call(connection, due_us))
+        return false;
+    connection->is_dirty = true;
+    return true;
+}
+
+/* Closed loop. */
 static void start_calls(struct load_connection *connection)
 {
-    while (!connection->plan->is_stopping && !connection->is_ended &&
-           connection->under_way < connection->plan->streams &&
-           nghttp2_session_check_request_allowed(connection->session) != 0)
-        if (!start_call(connection))
+    const struct load_plan *plan = connection->plan;
+    while (plan->rate == 0 && !plan->is_stopping && has_room(connection))
+        if (!start_call(connection, monotonic_clock_us()))
             return;
 }
 
-/* The name that belongs to an id is "user" and the number. */
-static bool is_right(const struct call *call)
+static bool is_wrong(struct load_plan *plan, struct load_counts *counts, const struct call *call)
 {
-    char name[16];
-    int length = snprintf(name, sizeof(name), "user%u", call->id);
-    return call->reply_length == (size_t)length + 7 &&
-           memcmp(call->reply + 7, name, (size_t)length) == 0;
+    uint32_t names = 0;
+    if (call->status == 5 /* NOT_FOUND */)
+        return plan->verifies && !load_request_may_miss(&call->request, plan);
+    if (call->status != 0)
+        return false;
+    bool is_right =
+        load_request_check(&call->request, plan, call->answer, call->answer_length, &names);
+    counts->names += names;
+    return plan->verifies && !is_right;
 }
 
-static void count_call(struct load_connection *connection, const struct call *call)
+static void count_into(struct load_counts *counts, const struct call *call, uint64_t now_us)
 {
-    const struct load_plan *plan = connection->plan;
-    struct load_report *report = plan->report;
+    if (call->is_cancelled && call->status != 0) {
+        counts->cancelled++;
+    } else if (call->status < 0) {
+        counts->unanswered++;
+    } else {
+        counts->by_status[call->status < LOAD_STATUSES ? call->status : 2 /* UNKNOWN */]++;
+        if (call->status == 0)
+            load_report_add_latency(counts, now_us - call->started_us);
+    }
+}
+
+static void count_call(const struct load_connection *connection, const struct call *call)
+{
+    struct load_plan *plan = connection->plan;
     if (!plan->is_measuring)
         return;
-    if (call->is_cancelled && call->status != 0) {
-        report->cancelled++;
-        return;
+    struct load_counts *all = &plan->report->all;
+    struct load_counts *of_method = &plan->report->by_method[call->request.method];
+    uint64_t names_before = all->names;
+    uint64_t now_us = monotonic_clock_us();
+    if (is_wrong(plan, all, call)) {
+        all->wrong++;
+        of_method->wrong++;
     }
-    if (call->status < 0) {
-        report->unanswered++;
-        return;
-    }
-    report->by_status[call->status < LOAD_STATUSES ? call->status : 2]++;
-    if (call->status != 0)
-        return;
-    load_report_add_latency(report, monotonic_clock_us() - call->started_us);
-    if (plan->verifies && !is_right(call))
-        report->wrong++;
+    of_method->names += all->names - names_before;
+    count_into(all, call, now_us);
+    count_into(of_method, call, now_us);
 }
 
 /* ---- what the session says ---- */
@@ -234,10 +218,11 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream_id, c
     struct call *call = nghttp2_session_get_stream_user_data(session, stream_id);
     if (call == NULL)
         return 0;
-    size_t room = REPLY_BYTES - call->reply_length;
+    /* What does not fit is no right answer: its length shows it. */
+    size_t room = call->connection->answer_capacity - call->answer_length;
     size_t taken = length < room ? length : room;
-    memcpy(call->reply + call->reply_length, bytes, taken);
-    call->reply_length += taken;
+    memcpy(call->answer + call->answer_length, bytes, taken);
+    call->answer_length += taken;
     return 0;
 }
 
@@ -309,14 +294,31 @@ static void free_all_calls(struct load_connection *connection)
         connection->free_count * sizeof(struct call *));
 }
 
+/* Whether there is a connection now. */
+static bool open_socket(struct load_connection *connection)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        die("socket");
+    if (connect(fd, (struct sockaddr *)&connection->address, sizeof(connection->address)) != 0) {
+        if (!connection->plan->reconnects)
+            die("connect");
+        (void)close(fd);
+        connection->plan->report->refused++;
+        connection->retry_us = monotonic_clock_us() + RETRY_US;
+        return false;
+    }
+    const int on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    connection->fd = fd;
+    connection->retry_us = 0;
+    return true;
+}
+
 static void open_session(struct load_connection *connection)
 {
-    connection->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (connection->fd < 0 || connect(connection->fd, (struct sockaddr *)&connection->address,
-                                  sizeof(connection->address)) != 0)
-        die("connect");
-    const int on = 1;
-    (void)setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (!open_socket(connection))
+        return;
     nghttp2_session_callbacks *callbacks = NULL;
     if (nghttp2_session_callbacks_new(&callbacks) != 0)
         die("nghttp2");
@@ -348,10 +350,25 @@ static void close_session(struct load_connection *connection)
     nghttp2_session_del(connection->session); /* does not call on_closed */
     connection->session = NULL;
     (void)close(connection->fd);
+    connection->fd = -1;
     if (connection->plan->is_measuring)
-        connection->plan->report->unanswered += connection->under_way;
+        connection->plan->report->all.unanswered += connection->under_way;
     connection->under_way = 0;
     free_all_calls(connection);
+}
+
+/* After GOAWAY no stream can be opened any more: the rest is waited for, then it is made anew. */
+static void renew_if_over(struct load_connection *connection)
+{
+    bool is_spent = nghttp2_session_check_request_allowed(connection->session) == 0 &&
+                    connection->under_way == 0;
+    if (!connection->is_ended && !is_spent)
+        return;
+    close_session(connection);
+    if (connection->plan->is_stopping)
+        return;
+    connection->plan->report->reconnects++;
+    open_session(connection);
 }
 
 void load_connection_handle(struct load_connection *connection, uint32_t events)
@@ -366,16 +383,22 @@ void load_connection_handle(struct load_connection *connection, uint32_t events)
     start_calls(connection);
     if (!connection->is_ended)
         flush(connection);
-    /* After GOAWAY no stream can be opened any more: the rest is waited for, then it is made anew.
-     */
-    bool is_spent = nghttp2_session_check_request_allowed(connection->session) == 0 &&
-                    connection->under_way == 0;
-    if (!connection->is_ended && !is_spent)
+    renew_if_over(connection);
+}
+
+void load_connection_flush(struct load_connection *connection)
+{
+    if (!connection->is_dirty || connection->fd < 0)
         return;
-    close_session(connection);
-    if (connection->plan->is_stopping)
+    connection->is_dirty = false;
+    flush(connection);
+    renew_if_over(connection);
+}
+
+void load_connection_retry(struct load_connection *connection, uint64_t now_us)
+{
+    if (connection->retry_us == 0 || now_us < connection->retry_us || connection->plan->is_stopping)
         return;
-    connection->plan->report->reconnects++;
     open_session(connection);
 }
 
@@ -386,8 +409,20 @@ size_t load_connection_under_way(const struct load_connection *connection)
 
 /* ---- life ---- */
 
+static struct call *new_call(const struct load_plan *plan)
+{
+    struct call *call = calloc(1, sizeof(*call));
+    if (call == NULL)
+        die("calloc");
+    call->request.bytes = malloc(load_request_capacity(plan));
+    call->answer = malloc(load_request_answer_capacity(plan));
+    if (call->request.bytes == NULL || call->answer == NULL)
+        die("malloc");
+    return call;
+}
+
 struct load_connection *load_connection_new(
-    const struct load_plan *plan, const struct sockaddr_in *address, uint64_t seed, int epoll_fd)
+    struct load_plan *plan, const struct sockaddr_in *address, uint64_t seed, int epoll_fd)
 {
     struct load_connection *connection = calloc(1, sizeof(*connection));
     if (connection == NULL)
@@ -395,19 +430,17 @@ struct load_connection *load_connection_new(
     connection->plan = plan;
     connection->address = *address;
     connection->epoll_fd = epoll_fd;
-    connection->random = seed * UINT64_C(0x9E3779B97F4A7C15) + 1;
+    connection->fd = -1;
+    connection->random.state = seed * UINT64_C(0x9E3779B97F4A7C15) + 1;
+    connection->answer_capacity = load_request_answer_capacity(plan);
     (void)snprintf(connection->authority, sizeof(connection->authority), "127.0.0.1:%u",
         ntohs(address->sin_port));
     connection->calls = calloc(plan->streams, sizeof(struct call *));
     connection->free_calls = calloc(plan->streams, sizeof(struct call *));
     if (connection->calls == NULL || connection->free_calls == NULL)
         die("calloc");
-    for (size_t i = 0; i < plan->streams; i++) {
-        connection->calls[i] =
-            malloc(sizeof(struct call) + (plan->ids_per_call > 1 ? MESSAGE_BYTES : 16));
-        if (connection->calls[i] == NULL)
-            die("malloc");
-    }
+    for (size_t i = 0; i < plan->streams; i++)
+        connection->calls[i] = new_call(plan);
     free_all_calls(connection);
     open_session(connection);
     return connection;
@@ -419,8 +452,11 @@ struct load_connection *load_connection_free(struct load_connection *connection)
         return NULL;
     if (connection->session != NULL)
         close_session(connection);
-    for (size_t i = 0; i < connection->plan->streams; i++)
+    for (size_t i = 0; i < connection->plan->streams; i++) {
+        free(connection->calls[i]->request.bytes);
+        free(connection->calls[i]->answer);
         free(connection->calls[i]);
+    }
     free((void *)connection->calls);
     free((void *)connection->free_calls);
     free(connection);

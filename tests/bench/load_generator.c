@@ -1,205 +1,183 @@
-/* A closed-loop load generator for unary gRPC calls, on nghttp2: so many connections with so many
- * calls under way on each, one thread. Ids are drawn at random. Counts every call by its gRPC
- * status, and every call that got none.
+/* A load generator for the service's unary calls, on nghttp2: one thread, so many connections with
+ * so many calls under way on each. Counts every call by its gRPC status, every call that got none,
+ * and, with --verify, every answer that is not the right one.
  *
- *   load_generator --address 127.0.0.1:PORT[,...] [--method PATH] [--connections N] [--streams N]
- *                  [--seconds S] [--warmup S] [--ids COUNT] [--ids-per-call N] [--timeout 20m]
- *                  [--cancel-mill N] [--verify] [--seed N]
+ *   load_generator --address 127.0.0.1:PORT[,...]
+ *       [--method GetUser | --mix GetUser=90,UserUpdate=10]   or a method's path
+ *       [--rate CALLS_PER_SECOND]         open loop; without it each answer starts the next call
+ *       [--ids COUNT] [--keys uniform|zipf] [--zipf EXPONENT] [--ids-per-call N]
+ *       [--connections N] [--streams N] [--seconds S] [--warmup S] [--seed N]
+ *       [--timeout 20m] [--cancel-mill N] [--verify] [--reconnect] [--json]
  *
- * Connections go to the addresses in turn. Exit status: 0 when every call was answered.
+ * In the open loop latency counts from the moment when the clock said that the call was due: one
+ * that had to wait for a free stream has waited. What never got a stream until the end is
+ * `not_started`: where that is not 0, the latencies are those of the others.
+ *
+ * Connections go to the addresses in turn. One that ends is made anew; with --reconnect also where
+ * the server refuses it, again and again. Exit status: 0 when every call was answered, and rightly;
+ * 2 when not.
  */
-#include <arpa/inet.h>
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <time.h>
 
+#include "common/monotonic_clock.h"
+
 #include "tests/bench/load_connection.h"
+#include "tests/bench/load_options.h"
 
-#define MAX_ADDRESSES 16
-#define MAX_EVENTS    64
-#define DRAIN_S       10.0 /* calls under way at the end have so long to be answered */
+#define MAX_EVENTS 64
+#define DRAIN_S    10.0  /* calls under way at the end have so long to be answered */
+#define TURN_US    10000 /* the longest that the loop sleeps */
+#define BURST      1024  /* calls that are begun in one turn, at most: answers must be read too */
 
-struct load_options {
-    struct sockaddr_in addresses[MAX_ADDRESSES];
-    size_t address_count;
-    size_t connections;
-    double seconds;
-    double warmup_s;
-    uint64_t seed;
-    struct load_plan plan;
+struct load_loop {
+    struct load_plan *plan;
+    struct load_connection **connections; /* owned */
+    int epoll_fd;
+    size_t next;       /* connection that the next call by the clock goes to */
+    uint64_t first_us; /* when the first of `due` was due */
+    uint64_t due;      /* calls by the clock that were begun so far */
 };
 
-static double now_s(void)
+static void die(const char *what)
 {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
-static void die(const char *what, const char *why)
-{
-    fprintf(stderr, "load: %s: %s\n", what, why);
+    fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
     exit(EXIT_FAILURE);
 }
 
-static uint64_t parse_number(const char *text)
+static uint64_t due_us(const struct load_loop *loop)
 {
-    char *end = NULL;
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0')
-        die(text, "expected a number");
-    return value;
+    return loop->first_us + (uint64_t)((double)loop->due * 1e6 / loop->plan->rate);
 }
 
-static void parse_addresses(struct load_options *options, char *text)
+/* On the next connection with a free stream. */
+static bool start_one(struct load_loop *loop, uint64_t at_us)
 {
-    char *rest = NULL;
-    for (char *one = strtok_r(text, ",", &rest); one != NULL; one = strtok_r(NULL, ",", &rest)) {
-        char *colon = strrchr(one, ':');
-        if (colon == NULL || options->address_count == MAX_ADDRESSES)
-            die(one, "expected HOST:PORT");
-        *colon = '\0';
-        struct sockaddr_in *address = &options->addresses[options->address_count++];
-        address->sin_family = AF_INET;
-        address->sin_port = htons((uint16_t)parse_number(colon + 1));
-        if (inet_pton(AF_INET, one, &address->sin_addr) != 1)
-            die(one, "expected an IPv4 address");
+    size_t count = loop->plan->connections;
+    for (size_t i = 0; i < count; i++) {
+        struct load_connection *connection = loop->connections[loop->next];
+        loop->next = (loop->next + 1) % count;
+        if (load_connection_start(connection, at_us))
+            return true;
     }
+    return false;
 }
 
-static void parse_option(struct load_options *options, int option, char *value)
+/* Begins what is due; how long nothing more will be. */
+static uint64_t start_due(struct load_loop *loop)
 {
-    switch (option) {
-    case 'a':
-        parse_addresses(options, value);
-        break;
-    case 'm':
-        options->plan.path = value;
-        break;
-    case 'c':
-        options->connections = parse_number(value);
-        break;
-    case 's':
-        options->plan.streams = parse_number(value);
-        break;
-    case 'd':
-        options->seconds = strtod(value, NULL);
-        break;
-    case 'w':
-        options->warmup_s = strtod(value, NULL);
-        break;
-    case 'i':
-        options->plan.id_count = (uint32_t)parse_number(value);
-        break;
-    case 'n':
-        options->plan.ids_per_call = parse_number(value);
-        break;
-    case 't':
-        options->plan.timeout = value;
-        break;
-    case 'x':
-        options->plan.cancel_mill = (unsigned int)parse_number(value);
-        break;
-    case 'v':
-        options->plan.verifies = true;
-        break;
-    case 'r':
-        options->seed = parse_number(value);
-        break;
-    default:
-        exit(EXIT_FAILURE); /* getopt has said why */
+    if (loop->plan->rate == 0 || loop->plan->is_stopping)
+        return TURN_US;
+    uint64_t now_us = monotonic_clock_us();
+    bool has_room = true;
+    for (unsigned int i = 0; i < BURST && due_us(loop) <= now_us && has_room; i++) {
+        has_room = start_one(loop, due_us(loop));
+        loop->due += has_room;
     }
+    for (size_t i = 0; i < loop->plan->connections; i++)
+        load_connection_flush(loop->connections[i]);
+    if (!has_room)
+        return TURN_US; /* only an answer makes room, and it wakes us */
+    uint64_t next_us = due_us(loop);
+    now_us = monotonic_clock_us();
+    if (next_us <= now_us)
+        return 0;
+    return next_us - now_us < TURN_US ? next_us - now_us : TURN_US;
 }
 
-static void parse_options(struct load_options *options, int argc, char **argv)
+static size_t under_way(const struct load_loop *loop)
 {
-    static const struct option names[] = {
-        {"address", required_argument, NULL, 'a'},
-        {"method", required_argument, NULL, 'm'},
-        {"connections", required_argument, NULL, 'c'},
-        {"streams", required_argument, NULL, 's'},
-        {"seconds", required_argument, NULL, 'd'},
-        {"warmup", required_argument, NULL, 'w'},
-        {"ids", required_argument, NULL, 'i'},
-        {"ids-per-call", required_argument, NULL, 'n'},
-        {"timeout", required_argument, NULL, 't'},
-        {"cancel-mill", required_argument, NULL, 'x'},
-        {"verify", no_argument, NULL, 'v'},
-        {"seed", required_argument, NULL, 'r'},
-        {NULL, 0, NULL, 0},
-    };
-    for (;;) {
-        int option = getopt_long(argc, argv, "", names, NULL);
-        if (option < 0)
-            break;
-        parse_option(options, option, optarg);
-    }
-    if (options->address_count == 0 || options->connections == 0 || options->plan.streams == 0 ||
-        options->plan.id_count == 0 || options->plan.ids_per_call == 0 ||
-        options->plan.ids_per_call > 1000)
-        die("usage", "see the head of tests/bench/load_generator.c");
+    size_t sum = 0;
+    for (size_t i = 0; i < loop->plan->connections; i++)
+        sum += load_connection_under_way(loop->connections[i]);
+    return sum;
 }
 
-/* Turns the loop until `end_s`, or, when stopping, until nothing is under way. */
-static void run_until(int epoll_fd, double end_s, struct load_connection *const *connections,
-    size_t count, bool is_stopping)
+/* Turns until `end_us`, or, when stopping, until nothing is under way. */
+static void run_until(struct load_loop *loop, uint64_t end_us)
 {
     struct epoll_event events[MAX_EVENTS];
-    while (now_s() < end_s) {
-        int ready = epoll_wait(epoll_fd, events, MAX_EVENTS, 10);
+    uint64_t now_us = monotonic_clock_us();
+    while (now_us < end_us && !(loop->plan->is_stopping && under_way(loop) == 0)) {
+        uint64_t sleep_us = start_due(loop);
+        const struct timespec timeout = {.tv_nsec = (long)sleep_us * 1000};
+        int ready = epoll_pwait2(loop->epoll_fd, events, MAX_EVENTS, &timeout, NULL);
         for (int i = 0; i < ready; i++)
             load_connection_handle(events[i].data.ptr, events[i].events);
-        size_t under_way = 0;
-        for (size_t i = 0; i < count && is_stopping; i++)
-            under_way += load_connection_under_way(connections[i]);
-        if (is_stopping && under_way == 0)
-            return;
+        now_us = monotonic_clock_us();
+        for (size_t i = 0; i < loop->plan->connections && loop->plan->reconnects; i++)
+            load_connection_retry(loop->connections[i], now_us);
     }
+}
+
+static uint64_t microseconds(double seconds)
+{
+    return (uint64_t)(seconds * (double)MONOTONIC_CLOCK_US_PER_S);
+}
+
+static void run(struct load_loop *loop)
+{
+    struct load_plan *plan = loop->plan;
+    loop->first_us = monotonic_clock_us();
+    run_until(loop, loop->first_us + microseconds(plan->warmup_s));
+    plan->is_measuring = true;
+    uint64_t start_us = monotonic_clock_us();
+    run_until(loop, start_us + microseconds(plan->seconds));
+    uint64_t end_us = monotonic_clock_us();
+    load_report_end_time(plan->report, (double)(end_us - start_us) / 1e6);
+    if (plan->rate > 0) {
+        uint64_t wanted = (uint64_t)((double)(end_us - loop->first_us) * plan->rate / 1e6);
+        plan->report->not_started = wanted > loop->due ? wanted - loop->due : 0;
+    }
+    plan->is_stopping = true;
+    run_until(loop, monotonic_clock_us() + microseconds(DRAIN_S));
+    plan->report->all.unanswered += under_way(loop);
+    plan->is_measuring = false;
+}
+
+static void prepare(struct load_plan *plan)
+{
+    load_keys_init(&plan->keys);
+    plan->name_salt = (uint32_t)monotonic_clock_us() ^ (uint32_t)plan->seed;
+    if (!plan->verifies)
+        return;
+    plan->asked_by_id = calloc((size_t)plan->keys.count + 1, sizeof(uint32_t));
+    if (plan->asked_by_id == NULL)
+        die("calloc");
 }
 
 int main(int argc, char **argv)
 {
-    struct load_report report = {0};
-    struct load_options options = {
-        .connections = 8,
-        .seconds = 5,
-        .warmup_s = 1,
-        .seed = 1,
-        .plan = {.path = "/user.User/GetUser",
-            .id_count = 100000,
-            .ids_per_call = 1,
-            .streams = 32,
-            .report = &report},
-    };
-    parse_options(&options, argc, argv);
+    static struct load_report report;
+    struct load_plan plan = {.report = &report};
+    load_options_parse(&plan, argc, argv);
+    prepare(&plan);
     (void)signal(SIGPIPE, SIG_IGN);
-    int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    struct load_connection **connections =
-        calloc(options.connections, sizeof(struct load_connection *));
-    if (epoll_fd < 0 || connections == NULL)
-        die("start", strerror(errno));
-    for (size_t i = 0; i < options.connections; i++)
-        connections[i] = load_connection_new(&options.plan,
-            &options.addresses[i % options.address_count], options.seed * 1000 + i, epoll_fd);
-    run_until(epoll_fd, now_s() + options.warmup_s, connections, options.connections, false);
-    options.plan.is_measuring = true;
-    double start_s = now_s();
-    run_until(epoll_fd, start_s + options.seconds, connections, options.connections, false);
-    double duration_s = now_s() - start_s;
-    options.plan.is_stopping = true;
-    run_until(epoll_fd, now_s() + DRAIN_S, connections, options.connections, true);
-    load_report_print(&report, duration_s);
-    uint64_t unanswered = report.unanswered;
-    for (size_t i = 0; i < options.connections; i++) {
-        unanswered += load_connection_under_way(connections[i]);
-        (void)load_connection_free(connections[i]);
-    }
-    free((void *)connections);
-    return unanswered == 0 && report.wrong == 0 ? EXIT_SUCCESS : 2;
+    (void)prctl(PR_SET_TIMERSLACK, 1UL); /* nanosecond: calls by the clock are to be in time */
+    struct load_loop loop = {
+        .plan = &plan,
+        .epoll_fd = epoll_create1(EPOLL_CLOEXEC),
+        .connections = calloc(plan.connections, sizeof(struct load_connection *)),
+    };
+    if (loop.epoll_fd < 0 || loop.connections == NULL)
+        die("start");
+    for (size_t i = 0; i < plan.connections; i++)
+        loop.connections[i] = load_connection_new(&plan, &plan.addresses[i % plan.address_count],
+            plan.seed * UINT16_MAX + i, loop.epoll_fd);
+    run(&loop);
+    if (plan.prints_json)
+        load_report_print_json(&report);
+    else
+        load_report_print(&report);
+    for (size_t i = 0; i < plan.connections; i++)
+        (void)load_connection_free(loop.connections[i]);
+    free((void *)loop.connections);
+    free(plan.asked_by_id);
+    return report.all.unanswered == 0 && report.all.wrong == 0 ? EXIT_SUCCESS : 2;
 }

@@ -200,7 +200,7 @@ class Userd:
 workers = {workers};
 run_dir = "{self.run_dir}";
 listeners = (
-  {{ name = "gateway"; address = "127.0.0.1:0"; services = [ "user.User" ]; }},
+  {{ name = "gateway"; address = "127.0.0.1:0"; services = [ "user.User", "user_post.UserPost" ]; }},
   {{ name = "post"; address = "127.0.0.1:0"; services = [ "user_post.UserPost" ]; }}
 );
 database = {{ url = "{database_url}"; }};
@@ -250,12 +250,12 @@ log = {{ level = "warn"; }};
 # ---- the load
 
 def run_load(build, addresses, *arguments):
-    """One run of the load generator: its figures, and `is_clean` (every call was answered, with OK)."""
-    command = [build / "tests/bench/load_generator", "--address", ",".join(addresses), *map(str, arguments)]
+    """One run of the load generator: its figures, and `is_clean` (every call was answered, rightly and with OK)."""
+    command = [build / "tests/bench/load_generator", "--json", "--address", ",".join(addresses), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not done.stdout:
         raise SystemExit(f"bench: load_generator: {done.stderr}")
-    fields = {key: float(value) for key, value in (field.split("=", 1) for field in done.stdout.split())}
+    fields = json.loads(done.stdout)
     fields["is_clean"] = done.returncode == 0 and fields["rate"] == fields["ok_rate"]
     return fields
 
