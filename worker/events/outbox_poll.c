@@ -25,27 +25,41 @@ int64_t outbox_poll_begin(struct outbox_poll *poll, uint64_t now_us)
 {
     /* A wake during the read asks for another one. */
     poll->next_us = UINT64_MAX;
-    if (now_us >= poll->next_floor_us) {
-        poll->next_floor_us = now_us + OUTBOX_POLL_FLOOR_US;
-        poll->floor = poll->mark;
-        poll->mark = poll->highest;
-    }
     if (now_us < poll->next_rescan_us)
         return poll->floor;
     poll->next_rescan_us = now_us + OUTBOX_POLL_RESCAN_US;
     return 0;
 }
 
-void outbox_poll_finish(
-    struct outbox_poll *poll, uint64_t now_us, uint64_t fresh, int64_t lowest, int64_t highest)
+/* Whether nothing below the mark can come any more that this read has not brought. */
+static bool is_mark_final(const struct outbox_poll *poll, const struct outbox_reading *reading)
 {
-    if (fresh > 0 && lowest <= poll->floor)
+    bool reaches_mark = reading->fresh == 0 || reading->highest >= poll->mark;
+    return reaches_mark && reading->oldest_running_xid >= poll->mark_next_xid;
+}
+
+static void move_floor(
+    struct outbox_poll *poll, uint64_t now_us, const struct outbox_reading *reading)
+{
+    if (now_us < poll->next_floor_us || !is_mark_final(poll, reading))
+        return;
+    poll->next_floor_us = now_us + OUTBOX_POLL_FLOOR_US;
+    poll->floor = poll->mark;
+    poll->mark = poll->highest;
+    poll->mark_next_xid = reading->next_xid;
+}
+
+void outbox_poll_finish(
+    struct outbox_poll *poll, uint64_t now_us, const struct outbox_reading *reading)
+{
+    if (reading->fresh > 0 && reading->lowest <= poll->floor)
         poll->next_rescan_us = now_us;
-    if (highest > poll->highest)
-        poll->highest = highest;
+    if (reading->highest > poll->highest)
+        poll->highest = reading->highest;
+    move_floor(poll, now_us, reading);
     if (poll->next_us == 0)
         return;
-    if (fresh > 0) {
+    if (reading->fresh > 0) {
         poll->interval_us = OUTBOX_POLL_SHORTEST_US;
         poll->next_us = now_us;
         return;

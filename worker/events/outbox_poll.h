@@ -1,11 +1,16 @@
 /* When the relay reads the outbox again, and from which id on. Pure logic.
  *
  * Reads follow each other at once while rows come, and otherwise at 20 ms to 1 s. They begin at a
- * floor that follows the highest id read at a distance of one to two seconds, so that they do not
- * wade through dead rows, and a transaction that drew its id before others and commits after them
- * is still found; one that takes longer is found by a rescan from the beginning every few seconds.
- * Such a transaction may have more rows than one read brings: rescans follow each other for as long
- * as they find rows below the floor.
+ * floor, so that they do not wade through dead rows. The order of a user's events stands on what a
+ * floor leaves out: a row below it that becomes visible later would be published behind a younger
+ * one. So the floor moves to an id only when a snapshot shows that every transaction that was
+ * running when that id was read has ended, and that very read has brought whatever they left. Time
+ * alone proves nothing: a process may be stopped, and a COMMIT may wait for its disk.
+ *
+ * A writer that draws its id before it has a transaction id is not seen by that: userd's own
+ * statements lock the user's row first. For others the floor keeps a distance of one to two
+ * seconds, and a rescan from the beginning every few seconds finds what is left; rescans follow
+ * each other for as long as they find rows below the floor.
  */
 #ifndef USERD_WORKER_EVENTS_OUTBOX_POLL_H
 #define USERD_WORKER_EVENTS_OUTBOX_POLL_H
@@ -20,8 +25,9 @@
 
 struct outbox_poll {
     int64_t floor;
-    int64_t mark;    /* the floor of the next step */
-    int64_t highest; /* id that was read */
+    int64_t mark;           /* the floor of the next step */
+    uint64_t mark_next_xid; /* transactions from here on began after the mark was read */
+    int64_t highest;        /* id that was read */
     uint64_t next_floor_us;
     uint64_t next_rescan_us;
     uint64_t next_us;
@@ -35,9 +41,16 @@ void outbox_poll_wake(struct outbox_poll *poll);
 bool outbox_poll_is_due(const struct outbox_poll *poll, uint64_t now_us);
 /* A read begins: returns the id that it must read above. */
 int64_t outbox_poll_begin(struct outbox_poll *poll, uint64_t now_us);
-/* It brought `fresh` rows that were not known, the first of them `lowest`; the highest id of all
- * rows was `highest`. */
+/* What it brought. */
+struct outbox_reading {
+    uint64_t fresh;  /* rows that were not known */
+    int64_t lowest;  /* id of the fresh ones */
+    int64_t highest; /* id of all rows; 0: there were none */
+    /* Of the snapshot: pg_snapshot_xmin() and pg_snapshot_xmax(). */
+    uint64_t oldest_running_xid;
+    uint64_t next_xid;
+};
 void outbox_poll_finish(
-    struct outbox_poll *poll, uint64_t now_us, uint64_t fresh, int64_t lowest, int64_t highest);
+    struct outbox_poll *poll, uint64_t now_us, const struct outbox_reading *reading);
 
 #endif

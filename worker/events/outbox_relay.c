@@ -273,16 +273,14 @@ static void on_read(struct db_request *request, const struct db_answer *answer)
     if (!take_answer(relay, QUESTION_READ, answer))
         return;
     const PGresult *result = answer->results[0];
-    int rows = PQntuples(result);
-    int64_t lowest = 0; /* of the fresh ones */
-    int64_t highest = 0;
-    uint64_t fresh = 0;
+    struct outbox_reading reading = {0};
+    int rows = outbox_store_snapshot(result, &reading.oldest_running_xid, &reading.next_xid);
     if (rows > 0)
         FAILPOINT("relay.selected");
     for (int i = 0; i < rows; i++) {
         struct outbox_store_row stored;
         outbox_store_row(result, i, &stored);
-        highest = stored.id;
+        reading.highest = stored.id;
         if (outbox_window_find(&relay->window, stored.id) != NULL)
             continue;
         int error =
@@ -290,11 +288,10 @@ static void on_read(struct db_request *request, const struct db_answer *answer)
         if (error < 0)
             log_error("outbox row cannot be read outbox_id=%" PRIi64 " error=%d: left where it is",
                 stored.id, error);
-        else if (fresh++ == 0)
-            lowest = stored.id;
+        else if (reading.fresh++ == 0)
+            reading.lowest = stored.id;
     }
-    outbox_poll_finish(
-        &relay->poll, monotonic_clock_turn_us(relay->options->event), fresh, lowest, highest);
+    outbox_poll_finish(&relay->poll, monotonic_clock_turn_us(relay->options->event), &reading);
     advance(relay);
 }
 

@@ -23,7 +23,8 @@ static const struct db_statement check_lock = {
            " AND objid::bigint = " RELAY_LOCK "::bigint & 4294967295)",
 };
 
-/* `size` without a detoasted byte; the first row always comes, however large. */
+/* `size` without a detoasted byte; the first row always comes, however large. With no row at all
+ * there is one of NULLs beside the snapshot. */
 static const struct db_statement read_rows = {
     .name = "outbox_read",
     .sql =
@@ -31,11 +32,13 @@ static const struct db_statement read_rows = {
         "event_id::text,"
         " to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),"
         " traceparent,"
-        " greatest(0, extract(epoch FROM clock_timestamp() - created_at) * 1000000)::bigint"
-        " FROM (SELECT f.*, sum(f.size) OVER (ORDER BY f.id) - f.size AS bytes_before FROM ("
+        " greatest(0, extract(epoch FROM clock_timestamp() - created_at) * 1000000)::bigint,"
+        " pg_snapshot_xmin(snapshot)::text::bigint, pg_snapshot_xmax(snapshot)::text::bigint"
+        " FROM (SELECT pg_current_snapshot() AS snapshot) n LEFT JOIN (SELECT * FROM (SELECT f.*, "
+        "sum(f.size) OVER (ORDER BY f.id) - f.size AS bytes_before FROM ("
         "  SELECT *, (coalesce(octet_length(value), 0) + 256)::bigint AS size FROM outbox"
         "  WHERE id > $1::bigint AND id <> ALL ($2::bigint[]) ORDER BY id LIMIT $3::integer) f) s"
-        " WHERE bytes_before < $4::bigint ORDER BY id",
+        " WHERE bytes_before < $4::bigint) r ON true ORDER BY id",
 };
 
 static const struct db_statement delete_rows = {
@@ -74,6 +77,8 @@ enum read_column {
     COLUMN_CREATED_AT,
     COLUMN_TRACEPARENT,
     COLUMN_AGE,
+    COLUMN_OLDEST_RUNNING_XID,
+    COLUMN_NEXT_XID,
 };
 
 static int submit(struct db_connection *connection, struct db_request *request,
@@ -123,6 +128,14 @@ static const char *nullable_bytes(const PGresult *result, int row, int column, s
     if (db_result_is_null(result, row, column))
         return NULL;
     return db_result_bytes(result, row, column, ret_length);
+}
+
+int outbox_store_snapshot(
+    const PGresult *result, uint64_t *ret_oldest_running_xid, uint64_t *ret_next_xid)
+{
+    *ret_oldest_running_xid = (uint64_t)db_result_int8(result, 0, COLUMN_OLDEST_RUNNING_XID);
+    *ret_next_xid = (uint64_t)db_result_int8(result, 0, COLUMN_NEXT_XID);
+    return db_result_is_null(result, 0, COLUMN_ID) ? 0 : PQntuples(result);
 }
 
 void outbox_store_row(const PGresult *result, int row, struct outbox_store_row *ret_row)

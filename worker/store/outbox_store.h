@@ -65,6 +65,11 @@ struct outbox_store_query {
 };
 MUST_CHECK int outbox_store_read(struct db_connection *connection, struct db_request *request,
     const struct outbox_store_query *query);
+/* How many rows there are, and what pg_snapshot_xmin() and pg_snapshot_xmax() say of the snapshot
+ * that they were read in: all transactions below the one have ended, none from the other on had
+ * begun. */
+int outbox_store_snapshot(
+    const PGresult *result, uint64_t *ret_oldest_running_xid, uint64_t *ret_next_xid);
 void outbox_store_row(const PGresult *result, int row, struct outbox_store_row *ret_row);
 /* -EPROTO: this is no such array. */
 MUST_CHECK int outbox_store_array_open(

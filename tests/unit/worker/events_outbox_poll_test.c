@@ -12,6 +12,36 @@ static struct outbox_poll given_poll(void)
     return poll;
 }
 
+/* A read that ends: `fresh` rows from `lowest` to `highest`, and nobody else at work. */
+static void when_read(
+    struct outbox_poll *poll, uint64_t now_us, uint64_t fresh, int64_t lowest, int64_t highest)
+{
+    const struct outbox_reading reading = {
+        .fresh = fresh,
+        .lowest = lowest,
+        .highest = highest,
+        .oldest_running_xid = 500,
+        .next_xid = 500,
+    };
+    outbox_poll_finish(poll, now_us, &reading);
+}
+
+/* One row is read, while transactions from `oldest_running_xid` to `next_xid` - 1 may be running.
+ */
+static void when_read_beside(struct outbox_poll *poll, uint64_t now_us, int64_t id,
+    uint64_t oldest_running_xid, uint64_t next_xid)
+{
+    const struct outbox_reading reading = {
+        .fresh = 1,
+        .lowest = id,
+        .highest = id,
+        .oldest_running_xid = oldest_running_xid,
+        .next_xid = next_xid,
+    };
+    (void)outbox_poll_begin(poll, now_us);
+    outbox_poll_finish(poll, now_us, &reading);
+}
+
 Test(outbox_poll, reads_at_once_and_from_the_beginning)
 {
     struct outbox_poll poll = given_poll();
@@ -24,7 +54,7 @@ Test(outbox_poll, reads_again_at_once_while_rows_come)
 {
     struct outbox_poll poll = given_poll();
     (void)outbox_poll_begin(&poll, START);
-    outbox_poll_finish(&poll, START, 10, 1, 10);
+    when_read(&poll, START, 10, 1, 10);
     cr_assert(outbox_poll_is_due(&poll, START));
 }
 
@@ -34,7 +64,7 @@ Test(outbox_poll, slows_down_to_a_second_when_nothing_comes)
     uint64_t now = START;
     for (int i = 0; i < 20; i++) {
         (void)outbox_poll_begin(&poll, now);
-        outbox_poll_finish(&poll, now, 0, 0, 0);
+        when_read(&poll, now, 0, 0, 0);
         cr_assert_not(outbox_poll_is_due(&poll, now));
         cr_assert_leq(poll.next_us - now, OUTBOX_POLL_LONGEST_US);
         now = poll.next_us;
@@ -47,7 +77,7 @@ Test(outbox_poll, does_not_lose_a_wake_that_comes_during_a_read)
     struct outbox_poll poll = given_poll();
     (void)outbox_poll_begin(&poll, START);
     outbox_poll_wake(&poll);
-    outbox_poll_finish(&poll, START, 0, 0, 0);
+    when_read(&poll, START, 0, 0, 0);
     cr_assert(outbox_poll_is_due(&poll, START));
 }
 
@@ -55,11 +85,53 @@ Test(outbox_poll, keeps_its_floor_a_step_behind_what_it_has_read)
 {
     struct outbox_poll poll = given_poll();
     (void)outbox_poll_begin(&poll, START);
-    outbox_poll_finish(&poll, START, 1, 100, 100);
-    uint64_t first = START + OUTBOX_POLL_FLOOR_US;
-    cr_assert_eq(outbox_poll_begin(&poll, first), 0);
-    outbox_poll_finish(&poll, first, 1, 200, 200);
-    cr_assert_eq(outbox_poll_begin(&poll, first + OUTBOX_POLL_FLOOR_US), 100);
+    when_read(&poll, START, 1, 100, 100);
+    uint64_t now = START + OUTBOX_POLL_FLOOR_US;
+    cr_assert_eq(outbox_poll_begin(&poll, now), 0);
+    when_read(&poll, now, 1, 200, 200);
+    now += OUTBOX_POLL_FLOOR_US;
+    cr_assert_eq(outbox_poll_begin(&poll, now), 0);
+    when_read(&poll, now, 1, 300, 300);
+    cr_assert_eq(outbox_poll_begin(&poll, now), 200);
+}
+
+/* Transaction 41 has drawn id 150 and does not commit, however long it takes. */
+Test(outbox_poll, keeps_its_floor_below_what_a_running_transaction_may_bring)
+{
+    struct outbox_poll poll = given_poll();
+    uint64_t now = START + OUTBOX_POLL_FLOOR_US;
+    when_read_beside(&poll, now, 200, 41, 43);
+    for (int64_t id = 201; id < 240; id++) {
+        now += OUTBOX_POLL_FLOOR_US;
+        when_read_beside(&poll, now, id, 41, 44);
+        cr_assert_eq(poll.floor, 0);
+    }
+    /* 41 has ended; 43 and others began after the mark was read and do not matter. */
+    now += OUTBOX_POLL_FLOOR_US;
+    when_read_beside(&poll, now, 240, 43, 90);
+    cr_assert_eq(poll.floor, 200);
+    /* The next mark waits for those that ran when it was read. */
+    now += OUTBOX_POLL_FLOOR_US;
+    when_read_beside(&poll, now, 241, 89, 91);
+    cr_assert_eq(poll.floor, 200);
+    now += OUTBOX_POLL_FLOOR_US;
+    when_read_beside(&poll, now, 242, 90, 92);
+    cr_assert_eq(poll.floor, 240);
+}
+
+/* The read had room for a part of what a late transaction brought. */
+Test(outbox_poll, keeps_its_floor_while_rows_below_the_mark_are_left)
+{
+    struct outbox_poll poll = given_poll();
+    uint64_t now = START + OUTBOX_POLL_FLOOR_US;
+    when_read_beside(&poll, now, 20000, 41, 43);
+    now += OUTBOX_POLL_FLOOR_US;
+    (void)outbox_poll_begin(&poll, now);
+    when_read(&poll, now, 1000, 1, 1000);
+    cr_assert_eq(poll.floor, 0);
+    (void)outbox_poll_begin(&poll, now);
+    when_read(&poll, now, 0, 0, 0);
+    cr_assert_eq(poll.floor, 20000);
 }
 
 Test(outbox_poll, rescans_from_the_beginning_now_and_then)
@@ -71,7 +143,7 @@ Test(outbox_poll, rescans_from_the_beginning_now_and_then)
          now += OUTBOX_POLL_FLOOR_US) {
         int64_t floor = outbox_poll_begin(&poll, now);
         id++;
-        outbox_poll_finish(&poll, now, 1, id, id);
+        when_read(&poll, now, 1, id, id);
         rescans += now > START + 3 * OUTBOX_POLL_FLOOR_US && floor == 0;
     }
     cr_assert_eq(rescans, 4);
@@ -83,15 +155,15 @@ Test(outbox_poll, rescans_again_at_once_while_it_finds_rows_below_its_floor)
     struct outbox_poll poll = given_poll();
     uint64_t now = START;
     for (; outbox_poll_begin(&poll, now) == 0; now += OUTBOX_POLL_FLOOR_US)
-        outbox_poll_finish(&poll, now, 1, 20000, 20000);
-    outbox_poll_finish(&poll, now, 0, 0, 0);
+        when_read(&poll, now, 1, 20000, 20000);
+    when_read(&poll, now, 0, 0, 0);
     now = START + OUTBOX_POLL_RESCAN_US;
     for (int64_t lowest = 1001; lowest < 20000; lowest += 1000) {
         cr_assert_eq(outbox_poll_begin(&poll, now), 0);
-        outbox_poll_finish(&poll, now, 1000, lowest, lowest + 999);
+        when_read(&poll, now, 1000, lowest, lowest + 999);
         cr_assert(outbox_poll_is_due(&poll, now));
     }
     cr_assert_eq(outbox_poll_begin(&poll, now), 0);
-    outbox_poll_finish(&poll, now, 1, 20001, 20001);
+    when_read(&poll, now, 1, 20001, 20001);
     cr_assert_eq(outbox_poll_begin(&poll, now), 20000);
 }
