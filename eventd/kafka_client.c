@@ -9,6 +9,7 @@
 
 #define LOG_LINES_PER_SECOND   5
 #define STATISTICS_INTERVAL_MS "5000"
+#define POLL_INTERVAL_MS       30000
 #define SYSLOG_ERROR           3
 #define SYSLOG_WARNING         4
 #define SYSLOG_NOTICE          5
@@ -75,9 +76,6 @@ static const struct property consumer_properties[] = {
     /* Brokers answer as soon as there is one byte; this bounds how long an empty answer takes. */
     {"fetch.wait.max.ms", "100"},
     {"fetch.error.backoff.ms", "200"},
-    /* Our loop tells librdkafka that it lives every second (consumer_group.c); this is also how
-     * long a rebalance waits for a member. */
-    {"max.poll.interval.ms", "300000"},
     {"statistics.interval.ms", STATISTICS_INTERVAL_MS},
 };
 
@@ -170,6 +168,15 @@ int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_
     if (result == 0)
         result = set_number(
             configuration, "heartbeat.interval.ms", settings->kafka.session_timeout_ms / 3);
+    /* Our loop tells librdkafka that it lives every second (consumer_group.c). This is also how
+     * long a rebalance waits for a member, and how long an answer to JoinGroup is waited for that
+     * was lost with its broker: with librdkafka's five minutes nothing would be read for as long.
+     */
+    if (result == 0)
+        result = set_number(configuration, "max.poll.interval.ms",
+            settings->kafka.session_timeout_ms > POLL_INTERVAL_MS
+                ? settings->kafka.session_timeout_ms
+                : POLL_INTERVAL_MS);
     if (result == 0)
         result = kafka_options_apply(settings, RD_KAFKA_CONSUMER, configuration);
     if (result < 0) {

@@ -1,45 +1,27 @@
-"""The faults: what strikes, where, and how it is taken back. A fault strikes while the load runs; when strike() returns, nothing is
-left stopped, hung or away."""
-import random
+"""All faults by name, and those of processes and of the database: what strikes, where, and how it is taken back."""
 import signal
 import time
 
+import broker_faults
 import failpoints
+import fault_base
 import oracle
+import replay_fault
 import stand as stands
 
 REACH_S = 25          # a point that is not passed by then is not reached at all
 REACH_RANDOM_S = 6    # nor is one that an earlier fault has taken the occasion from
 MASTER_AWAY_S = 0.5
-BACKLOG_ROWS = 20000  # four times what the relay may hold; the embedded broker keeps 5 MiB of a partition
-LONG_S = 120
+RESTARTS = 5
+BETWEEN_RESTARTS_S = 5
+# A worker tries to connect again at least once in this time.
+RECONNECT_S = 3.5
 
 WITH_REBALANCE = ("group.assigned", "group.revoked", "group.asked")
+NotReached = fault_base.NotReached
 
 
-class NotReached(Exception):
-    """The fault had no occasion."""
-
-
-class Fault:
-    """One fault: a name, and the numbers that the seed has chosen."""
-
-    # Calls may fail while this fault is there.
-    hurts_calls = True
-
-    def __init__(self, name, random_):
-        self.name = name
-        self.random_ = random.Random(random_.random())
-
-    def __str__(self):
-        return self.name
-
-    def strike(self, stand):
-        """Blocks until it is over."""
-        raise NotImplementedError
-
-
-class PointFault(Fault):
+class PointFault(fault_base.Fault):
     """A failpoint: the process that passes it ends there, or stops and goes on later."""
 
     def __init__(self, name, random_):
@@ -73,9 +55,10 @@ class PointFault(Fault):
             stand.stop_userd(stand.second, "the second instance")
         if not pid:
             raise NotReached(f"{self.name} was not passed {self.count} times within {self.reach_s} s")
+        self.kills += self.action == "kill"
 
 
-class ProcessFault(Fault):
+class ProcessFault(fault_base.Fault):
     """Somebody's process, at whatever it is doing."""
 
     def __init__(self, name, random_):
@@ -90,6 +73,7 @@ class ProcessFault(Fault):
     def strike(self, stand):
         if self.program == "master":
             stand.main.kill()
+            self.kills += 1
             time.sleep(MASTER_AWAY_S)
             stand.main.start()
             return
@@ -98,20 +82,27 @@ class ProcessFault(Fault):
             return
         pid = self.random_.choice(sorted(pids))
         if self.action == "kill":
-            stands.send_signal([pid], signal.SIGKILL)
+            self.kill([pid])
             return
         stands.send_signal([pid], signal.SIGSTOP)
         time.sleep(self.stop_s)
         stands.send_signal([pid], signal.SIGCONT)
 
 
-class PostgresFault(Fault):
+class PostgresFault(fault_base.Fault):
     """The database is restarted, crashes, hangs, or throws everybody out."""
+
+    def __init__(self, name, random_):
+        super().__init__(name, random_)
+        if name == "postgres.restarts":
+            self.load_s = RESTARTS * BETWEEN_RESTARTS_S
 
     def strike(self, stand):
         action = self.name.split(".")[1]
         if action in ("restart", "crash"):
             stand.restart_postgres(action == "crash")
+        elif action == "restarts":
+            self.strike_restarts(stand)
         elif action == "hang":
             stand.hang_postgres(True)
             time.sleep(self.random_.choice((1, 4, 8)))
@@ -123,36 +114,17 @@ class PostgresFault(Fault):
                 time.sleep(0.3)
             source.close()
 
-
-class BrokerFault(Fault):
-    """Kafka goes away, hangs, is slow, or refuses."""
-
-    hurts_calls = False
-
-    def strike(self, stand):
-        action = self.name.split(".")[1]
-        away_s = self.random_.choice((0.5, 2, 5))
-        if action == "restart":
-            stand.restart_broker(away_s)
-        elif action == "hang":
-            stand.hang_broker(True)
-            time.sleep(away_s)
-            stand.hang_broker(False)
-        elif stand.kafka == "apache":
-            return  # the rest is the embedded broker's
-        elif action == "slow":
-            stand.broker_command("rtt", 3000)
-            time.sleep(away_s)
-            stand.broker_command("rtt", 0)
-        else:
-            # Produce: a lost connection, NOT_LEADER, NOT_ENOUGH_REPLICAS, KAFKA_STORAGE_ERROR (a full disk), TIMED_OUT.
-            for code in (-195, 6, 19, 56, 7):
-                stand.broker_command("error", 0, code, self.random_.randint(1, 3))
-            time.sleep(1)
-            stand.broker_command("clear", 0)
+    def strike_restarts(self, stand):
+        """Several in a row; soon after each of them calls must work again."""
+        begun = time.monotonic()
+        for i in range(RESTARTS):
+            stopped = time.monotonic()
+            stand.restart_postgres(i % 2 == 1)
+            self.windows.append((stopped, time.monotonic() + RECONNECT_S))
+            time.sleep(max(0, begun + (i + 1) * BETWEEN_RESTARTS_S - time.monotonic()))
 
 
-class SecondFault(Fault):
+class SecondFault(fault_base.Fault):
     """Another instance joins and leaves: a rebalance each time, and perhaps another relay."""
 
     hurts_calls = False
@@ -164,11 +136,12 @@ class SecondFault(Fault):
         time.sleep(self.random_.choice((1, 4, 7)))
         if self.random_.random() < 0.5:
             stand.second.kill()
+            self.kills += 1
         else:
             stand.stop_userd(stand.second, "the second instance")
 
 
-class StopFault(Fault):
+class StopFault(fault_base.Fault):
     """SIGTERM while broker and database hang, then a new start."""
 
     def strike(self, stand):
@@ -181,42 +154,26 @@ class StopFault(Fault):
         stand.main.start()
 
 
-class OutageFault(Fault):
-    """Kafka away, and something beside it."""
-
-    hurts_calls = False
-
-    def strike(self, stand):
-        what = self.name.split(".")[1]
-        stand.hang_broker(True)
-        if what == "long":
-            time.sleep(LONG_S)
-        elif what == "backlog":
-            write_backlog(stand, 1000000000 + self.random_.randrange(50) * BACKLOG_ROWS * 1000, BACKLOG_ROWS)
-            time.sleep(5)
-        else:
-            time.sleep(0.7)
-            stands.send_signal(stand.main.pids("userd-eventd"), signal.SIGKILL)
-            time.sleep(0.7)
-        stand.hang_broker(False)
-
-
-def write_backlog(stand, first, rows):
-    """Many events at once, each about another user, whom only the audit knows: ids of no round, one in IDS_PER_ROUND."""
-    source = oracle.Database(stand.admin_url)
-    source.query("INSERT INTO outbox (destination, id_auth, key, value)"
-                 " SELECT 1, id, convert_to(id::text, 'UTF8'), convert_to('{\"id\": ' || id || ', \"n\": 1}', 'UTF8')"
-                 " FROM (SELECT %s + number * 1000 + 999 AS id FROM generate_series(1, %s) number) n", (first, rows))
-    source.close()
-
-
-CLASSES = {"outage": OutageFault, "worker": ProcessFault, "eventd": ProcessFault, "master": ProcessFault, "postgres": PostgresFault,
-           "broker": BrokerFault, "second": SecondFault, "stop": StopFault}
-OTHERS = ("worker.kill", "worker.stop", "eventd.kill", "eventd.stop", "master.kill", "postgres.restart", "postgres.crash",
-          "postgres.hang", "postgres.disconnect", "broker.restart", "broker.hang", "broker.slow", "broker.errors",
-          "outage.kill", "outage.backlog", "second.joins", "stop.hung")
-NAMES = (*failpoints.POINTS, *OTHERS)
-BY_NAME_ONLY = ("outage.long",)
+CLASSES = {"outage": broker_faults.OutageFault, "worker": ProcessFault, "eventd": ProcessFault, "master": ProcessFault,
+           "postgres": PostgresFault, "broker": broker_faults.BrokerFault, "second": SecondFault, "stop": StopFault,
+           "replay": replay_fault.ReplayFault, "leader": broker_faults.ClusterFault, "controller": broker_faults.ClusterFault,
+           "node": broker_faults.ClusterFault, "cluster": broker_faults.ClusterFault}
+EVERYWHERE = (*failpoints.POINTS, "worker.kill", "worker.stop", "eventd.kill", "eventd.stop", "master.kill", "postgres.restart",
+              "postgres.crash", "postgres.hang", "postgres.disconnect", "outage.kill", "outage.backlog", "second.joins", "stop.hung",
+              "replay.kill")
+# Those that take long: by name, or with --long.
+LONG = {
+    "embedded": ("outage.rejoin", "outage.slow", "outage.disk", "postgres.restarts", "outage.long"),
+    "apache": ("outage.rejoin", "outage.slow", "postgres.restarts", "outage.long"),
+    "apache3": ("outage.rejoin", "outage.slow", "postgres.restarts", "outage.long"),
+}
+NAMES = {
+    "embedded": (*EVERYWHERE, "broker.restart", "broker.hang", "broker.slow", "broker.errors"),
+    "apache": (*EVERYWHERE, "broker.restart", "broker.hang"),
+    "apache3": (*EVERYWHERE, "leader.kill", "leader.elect", "controller.kill", "node.kill", "node.restart", "node.hang",
+                "cluster.crash"),
+}
+ALL = tuple(dict.fromkeys(name for table in (NAMES, LONG) for names in table.values() for name in names))
 
 
 def make(name, random_):

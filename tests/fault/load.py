@@ -81,7 +81,7 @@ class Load:
                                             request_timeout_ms=20000, max_block_ms=60000)
         self.lock = threading.Lock()
         self.codes = collections.Counter()
-        self.words = collections.Counter()
+        self.failed = []          # (begin, end, code and words) of calls that were not answered
         self.operations = 0
         self.answered = set()     # ("delete", id) and ("rename", id, name) that the service has said yes to
         self.asked_to_delete = set()
@@ -114,12 +114,14 @@ class Load:
         else:
             method, request = "GetUser", user_pb2.UserGetRequest(id=auth_id)
         invoke = channel.unary_unary(f"/user.User/{method}", type(request).SerializeToString)
+        begun = time.monotonic()
         try:
             invoke(request, timeout=CALL_TIMEOUT_S)
             self.note("OK", operation)
         except grpc.RpcError as error:
-            with self.lock:
-                self.words[f"{error.code().name} {error.details()}"] += 1
+            if error.code() != grpc.StatusCode.NOT_FOUND:
+                with self.lock:
+                    self.failed.append((begun, time.monotonic(), f"{error.code().name} {error.details()}"))
             self.note(error.code().name, operation)
 
     def run_calls(self, operations, begin):

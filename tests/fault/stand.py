@@ -1,5 +1,5 @@
 """What a fault run stands on, all of it its own, because all of it is restarted, hung and killed: a PostgreSQL cluster, a broker
-(embedded, or a real Apache Kafka), one userd, and sometimes a second one beside it."""
+(embedded, or a real Apache Kafka of one node or of three), one userd, and sometimes a second one beside it."""
 import os
 import pathlib
 import shutil
@@ -7,12 +7,16 @@ import signal
 import subprocess
 import time
 
+import cluster
 import failpoints
+import oracle
 import userd_service
 
 TOOLS = userd_service.SOURCE / "tests/tools"
 DRAIN_TIMEOUT_MS = 5000
 STOP_SLACK_S = 5
+EMPTY_TIMEOUT_S = 60
+NODES = {"apache": 1, "apache3": 3}
 
 
 def children(pid):
@@ -97,11 +101,12 @@ class Stand(userd_service.Service):
         super().__init__(workers=2)
         self.kafka = kafka
         self.postgres_handle = self.directory / "postgres"
-        self.kafka_handle = self.directory / "kafka"
+        self.cluster = cluster.Cluster(self.directory / "kafka", NODES[kafka]) if kafka in NODES else None
         self.failpoints = failpoints.Failpoints(self.directory / "failpoints")
         self.main = Instance(self, "run")
         self.second = Instance(self, "second")
-        self.stops = []  # (what, status, seconds, deadline in seconds) of every stop, for the check
+        self.stops = []   # (what, status, seconds, deadline in seconds) of every stop, for the check
+        self.drains = []  # (what, rows, seconds) of every outage's end: how long the outbox took to empty
 
     # ---- life
 
@@ -138,9 +143,8 @@ class Stand(userd_service.Service):
             self.broker.wait()
             self.broker.stdout.close()
             self.broker.stdin.close()
-        if self.kafka == "apache" and self.kafka_handle.exists():
-            self.hang_broker(False)
-            subprocess.run([TOOLS / "apache_kafka", "stop", self.kafka_handle], check=False)
+        if self.cluster is not None:
+            self.cluster.stop()
         subprocess.run([TOOLS / "private_postgres", "remove", self.postgres_handle], check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -149,7 +153,7 @@ class Stand(userd_service.Service):
 
     def write_instance_config(self, name):
         """Ports are chosen by the system; short deadlines, because they are waited for."""
-        session_ms = 6000 if self.kafka == "apache" else 3500
+        session_ms = 6000 if self.is_apache() else 3500
         (self.directory / f"{name}.conf").write_text(f"""
             workers = {self.workers};
             run_dir = "{self.directory}/{name}";
@@ -191,12 +195,55 @@ class Stand(userd_service.Service):
             send_signal(children(postmaster), signal.SIGCONT)
             send_signal([postmaster], signal.SIGCONT)
 
+    # ---- rows of other writers of the database
+
+    def admin_query(self, sql, parameters=None):
+        """By the audit's user, on a connection of its own."""
+        source = oracle.Database(self.admin_url)
+        try:
+            return source.query(sql, parameters)
+        finally:
+            source.close()
+
+    def write_backlog(self, first, rows):
+        """Many events at once, each about another user, whom only the audit knows: one in IDS_PER_ROUND."""
+        self.admin_query("INSERT INTO outbox (destination, id_auth, key, value)"
+                         " SELECT 1, id, convert_to(id::text, 'UTF8'), convert_to('{\"id\": ' || id || ', \"n\": 1}', 'UTF8')"
+                         " FROM (SELECT %s + number * 1000 + 999 AS id FROM generate_series(1, %s) number) n", (first, rows))
+
+    def write_dead_letters(self, first, last):
+        """Of registrations that make sense, as if they had come from an offset that is their id."""
+        self.admin_query("INSERT INTO outbox (destination, value, header_names, header_values) SELECT 2,"
+                         " convert_to('{\"id\": ' || id || ', \"username\": \"letter ' || id || '\"}', 'UTF8'),"
+                         " '{dlq-original-topic,dlq-original-partition,dlq-original-offset,dlq-reason}',"
+                         " ARRAY['registration', '0', convert_to(id::text, 'UTF8'), 'too large']::bytea[]"
+                         " FROM generate_series(%s, %s) id", (first, last))
+
+    def count_users(self, first, last):
+        """Who are there, of these ids."""
+        return self.admin_query('SELECT count(*) FROM "user" WHERE id_auth BETWEEN %s AND %s', (first, last))[0][0]
+
+    def wait_until_drained(self, what):
+        """Until every row is gone that waits now; notes how long that takes."""
+        source = oracle.Database(self.admin_url)
+        begun = time.monotonic()
+        now, rows = source.query("SELECT clock_timestamp(), count(*) FROM outbox")[0]
+        left = rows
+        while left and time.monotonic() < begun + EMPTY_TIMEOUT_S:
+            time.sleep(0.05)
+            left = source.query("SELECT count(*) FROM outbox WHERE created_at < %s", (now,))[0][0]
+        source.close()
+        self.drains.append((what, rows, time.monotonic() - begun))
+
     # ---- the broker
 
+    def is_apache(self):
+        """Not the embedded one."""
+        return self.cluster is not None
+
     def start_broker(self):
-        if self.kafka == "apache":
-            subprocess.run([TOOLS / "apache_kafka", "start", self.kafka_handle], check=True)
-            self.servers = userd_service.read_handle(self.kafka_handle)["bootstrap.servers"]
+        if self.cluster is not None:
+            self.servers = self.cluster.start()
             return
         self.broker = subprocess.Popen([userd_service.BINARY / "tests/embedded_broker", "--stdin"], stdin=subprocess.PIPE,
                                        stdout=subprocess.PIPE, text=True)
@@ -212,16 +259,18 @@ class Stand(userd_service.Service):
 
     def restart_broker(self, away_s):
         """Embedded: its connections are dropped and refused. Apache: killed and started again on its data."""
-        if self.kafka == "apache":
-            subprocess.run([TOOLS / "apache_kafka", "kill", self.kafka_handle], check=True)
+        if self.cluster is not None:
+            self.cluster.kill()
             time.sleep(away_s)
-            subprocess.run([TOOLS / "apache_kafka", "revive", self.kafka_handle], check=True)
+            self.cluster.revive()
             return
         self.broker_command("down")
         time.sleep(away_s)
         self.broker_command("up")
 
     def hang_broker(self, is_hung):
-        """SIGSTOP or SIGCONT."""
-        pid = int(userd_service.read_handle(self.kafka_handle)["pid"]) if self.kafka == "apache" else self.broker.pid
-        send_signal([pid], signal.SIGSTOP if is_hung else signal.SIGCONT)
+        """SIGSTOP or SIGCONT, to all of it."""
+        if self.cluster is not None:
+            self.cluster.hang(is_hung)
+        else:
+            send_signal([self.broker.pid], signal.SIGSTOP if is_hung else signal.SIGCONT)
