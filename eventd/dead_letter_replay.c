@@ -145,7 +145,7 @@ int dead_letter_replay_open(const struct settings *settings, dead_letter_done *o
         return -ENOMEM;
     *replay =
         (struct dead_letter_replay){.settings = settings, .on_done = on_done, .userdata = userdata};
-    int result = kafka_client_new_producer(settings, &replay->producer);
+    int result = kafka_client_new_producer(settings, false, &replay->producer);
     if (result < 0) {
         free(replay);
         return result;

@@ -133,8 +133,13 @@ static int make_client(
     return 0;
 }
 
-int kafka_client_new_producer(const struct settings *settings, rd_kafka_t **ret_client)
+int kafka_client_new_producer(
+    const struct settings *settings, bool sends_singly, rd_kafka_t **ret_client)
 {
+    static const struct property singly[] = {
+        {"batch.num.messages", "1"},
+        {"statistics.interval.ms", "0"},
+    };
     rd_kafka_conf_t *configuration = rd_kafka_conf_new();
     int result = set_shared(configuration, settings);
     if (result == 0)
@@ -144,6 +149,8 @@ int kafka_client_new_producer(const struct settings *settings, rd_kafka_t **ret_
         result = set_number(configuration, "linger.ms", settings->kafka.linger_ms);
     if (result == 0)
         result = kafka_options_apply(settings, RD_KAFKA_PRODUCER, configuration);
+    if (result == 0 && sends_singly)
+        result = set_table(configuration, singly, ARRAY_LENGTH(singly));
     if (result < 0) {
         rd_kafka_conf_destroy(configuration);
         return result;

@@ -8,13 +8,16 @@
 #define USERD_EVENTD_KAFKA_CLIENT_H
 
 #include <librdkafka/rdkafka.h>
+#include <stdbool.h>
 
 #include "common/attributes.h"
 #include "common/settings.h"
 
-/* Delivery reports, errors and logs come as events on the client's main queue.
+/* Delivery reports, errors and logs come as events on the client's main queue. One that sends
+ * singly makes batches of one message, and no statistics.
  * -EINVAL, logged, when librdkafka refuses the configuration. */
-MUST_CHECK int kafka_client_new_producer(const struct settings *settings, rd_kafka_t **ret_client);
+MUST_CHECK int kafka_client_new_producer(
+    const struct settings *settings, bool sends_singly, rd_kafka_t **ret_client);
 /* Rebalances, commits, errors and logs come as events on the client's consumer queue. */
 MUST_CHECK int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_client);
 

@@ -9,13 +9,11 @@
 #include "common/failpoint.h"
 #include "common/log.h"
 #include "eventd/kafka_client.h"
-#include "eventd/kafka_queue.h"
 #include "eventd/kafka_statistics.h"
 #include "eventd/publish_answer.h"
+#include "eventd/publish_producer.h"
 
 #define ERROR_LINES_PER_SECOND 2
-#define PURGE_DRAIN_ROUNDS     100
-#define PURGE_DRAIN_STEP_MS    10
 #define PRODUCER_RETRY_US      UINT64_C(1000000)
 
 /* One row that librdkafka has; its address is the message's opaque. */
@@ -30,13 +28,13 @@ struct publish_flow {
     const struct settings *settings;
     struct worker_peers *peers;
     struct scoreboard_slot *slot;
-    rd_kafka_t *producer;      /* owned; NULL while it is made anew */
-    struct kafka_queue *queue; /* owned: the producer's main queue */
-    sd_event_source *sender;   /* owned: sends the collected answers at the end of a turn */
-    sd_event_source *recovery; /* owned: replaces a fatal producer, off the producer's own queue */
+    struct publish_producer batches;
+    struct publish_producer singles; /* not open until a batch was refused */
+    sd_event_source *sender;         /* owned: sends the collected answers at the end of a turn */
+    sd_event_source *recovery; /* owned: replaces fatal producers, off the producers' own queues */
     struct publish_answers *answers; /* owned */
     struct log_limit error_limit;
-    size_t unacknowledged;
+    struct log_limit refusal_limit;
     bool has_topic[2]; /* delete, dead letter */
     bool is_draining;
     bool is_waiting_to_send;
@@ -81,23 +79,49 @@ static void log_failure(
         rd_kafka_err2name(error), is_permanent, suppressed);
 }
 
-static void on_delivery_reports(struct publish_flow *flow, rd_kafka_event_t *event)
+/* The broker refuses a batch as a whole, for its size or for one record in it: only what it refuses
+ * alone can never be published. True when the row is on its way again. */
+static bool send_singly(struct publish_flow *flow, const rd_kafka_message_t *message)
+{
+    unsigned int suppressed = 0;
+    if (log_limit_allows(&flow->refusal_limit, ERROR_LINES_PER_SECOND, &suppressed))
+        log_info("kafka refused a batch reason=%s suppressed=%u: sending its rows one by one",
+            rd_kafka_err2name(message->err), suppressed);
+    if (flow->singles.client == NULL && publish_producer_open(&flow->singles) < 0)
+        return false;
+    return publish_producer_resend(&flow->singles, message) == RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+static void on_delivery_report(struct publish_flow *flow, const struct publish_producer *producer,
+    const rd_kafka_message_t *message)
+{
+    struct published_row *row = message->_private;
+    rd_kafka_resp_err_t error = message->err;
+    if (publish_answer_is_permanent(error) && !producer->sends_singly) {
+        if (send_singly(flow, message))
+            return;
+        error = RD_KAFKA_RESP_ERR__QUEUE_FULL; /* the relay sends it again */
+    }
+    if (error != RD_KAFKA_RESP_ERR_NO_ERROR)
+        log_failure(flow, row, error);
+    answer_row(flow, row, error);
+    free(row);
+}
+
+static void on_delivery_reports(
+    struct publish_flow *flow, const struct publish_producer *producer, rd_kafka_event_t *event)
 {
     for (;;) {
         const rd_kafka_message_t *message = rd_kafka_event_message_next(event);
         if (message == NULL)
             return;
         FAILPOINT("publish.appended");
-        struct published_row *row = message->_private;
-        if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
-            log_failure(flow, row, message->err);
-        answer_row(flow, row, message->err);
-        flow->unacknowledged--;
-        free(row);
+        on_delivery_report(flow, producer, message);
     }
 }
 
-static void on_error_event(struct publish_flow *flow, rd_kafka_event_t *event)
+static void on_error_event(
+    struct publish_flow *flow, struct publish_producer *producer, rd_kafka_event_t *event)
 {
     const char *reason = rd_kafka_err2name(rd_kafka_event_error(event));
     if (rd_kafka_event_error_is_fatal(event) == 0) {
@@ -105,73 +129,47 @@ static void on_error_event(struct publish_flow *flow, rd_kafka_event_t *event)
         return;
     }
     log_error("kafka producer is fatal reason=%s: replacing it", reason);
+    producer->is_fatal = true;
     (void)sd_event_source_set_enabled(flow->recovery, SD_EVENT_ONESHOT);
 }
 
-static void on_event(rd_kafka_event_t *event, void *userdata)
+static void on_event(struct publish_producer *producer, rd_kafka_event_t *event)
 {
-    struct publish_flow *flow = userdata;
+    struct publish_flow *flow = producer->owner;
     rd_kafka_event_type_t type = rd_kafka_event_type(event);
     if (type == RD_KAFKA_EVENT_DR)
-        on_delivery_reports(flow, event);
+        on_delivery_reports(flow, producer, event);
     else if (type == RD_KAFKA_EVENT_STATS)
         kafka_statistics_show(flow->slot, RD_KAFKA_PRODUCER, rd_kafka_event_stats(event),
             strlen(rd_kafka_event_stats(event)));
     else if (type == RD_KAFKA_EVENT_LOG)
         kafka_client_log(event);
     else if (type == RD_KAFKA_EVENT_ERROR)
-        on_error_event(flow, event);
+        on_error_event(flow, producer, event);
 }
 
-static int open_producer(struct publish_flow *flow)
+/* True when it is open afterwards. */
+static bool replace_producer(struct publish_producer *producer)
 {
-    rd_kafka_t *producer = NULL;
-    int result = kafka_client_new_producer(flow->settings, &producer);
-    if (result < 0)
-        return result;
-    result = kafka_queue_new(
-        flow->event, rd_kafka_queue_get_main(producer), on_event, flow, &flow->queue);
-    if (result < 0) {
-        rd_kafka_destroy(producer);
-        return result;
-    }
-    flow->producer = producer;
-    return 0;
-}
-
-/* Takes back everything that librdkafka has not delivered. Bounded: one second at the very most,
- * and only in the face of a fatal producer; measured 0.5 ms. */
-static void close_producer(struct publish_flow *flow)
-{
-    (void)rd_kafka_purge(flow->producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
-    for (int i = 0; i < PURGE_DRAIN_ROUNDS && flow->unacknowledged > 0; i++) {
-        rd_kafka_event_t *event =
-            rd_kafka_queue_poll(kafka_queue_handle(flow->queue), PURGE_DRAIN_STEP_MS);
-        if (event == NULL)
-            continue;
-        on_event(event, flow);
-        rd_kafka_event_destroy(event);
-    }
-    if (flow->unacknowledged > 0)
-        log_error(
-            "kafka producer kept rows rows=%zu: their channel is ended", flow->unacknowledged);
-    flow->queue = kafka_queue_free(flow->queue);
-    rd_kafka_destroy(flow->producer);
-    flow->producer = NULL;
+    if (!producer->is_fatal)
+        return true;
+    publish_producer_close(producer);
+    if (publish_producer_open(producer) < 0)
+        return false;
+    producer->is_fatal = false;
+    log_info("kafka producer replaced");
+    return true;
 }
 
 static int on_recovery(sd_event_source *source, uint64_t usec, void *userdata)
 {
     (void)usec;
     struct publish_flow *flow = userdata;
-    if (flow->producer != NULL)
-        close_producer(flow);
-    if (open_producer(flow) < 0) {
-        (void)sd_event_source_set_time_relative(source, PRODUCER_RETRY_US);
-        (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    bool is_done = replace_producer(&flow->batches);
+    if (replace_producer(&flow->singles) && is_done)
         return 0;
-    }
-    log_info("kafka producer replaced");
+    (void)sd_event_source_set_time_relative(source, PRODUCER_RETRY_US);
+    (void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
     return 0;
 }
 
@@ -197,24 +195,24 @@ static rd_kafka_headers_t *make_headers(const Userd__Ipc__OutboxRow *row)
 static rd_kafka_resp_err_t produce(struct publish_flow *flow, const char *topic,
     const Userd__Ipc__OutboxRow *row, struct published_row *published)
 {
-    rd_kafka_headers_t *headers = make_headers(row);
-    if (headers == NULL)
+    struct publish_message message = {
+        .topic = topic,
+        .headers = make_headers(row),
+        .opaque = published,
+    };
+    if (message.headers == NULL)
         return RD_KAFKA_RESP_ERR__QUEUE_FULL;
     /* An empty key is never sent: murmur2 over nothing would put all of them into one partition. */
-    const void *key = row->has_key && row->key.len > 0 ? row->key.data : NULL;
-    size_t key_length = key == NULL ? 0 : row->key.len;
+    if (row->has_key && row->key.len > 0) {
+        message.key = row->key.data;
+        message.key_length = row->key.len;
+    }
     /* No value is a null; an empty one is not. */
-    const void *value = NULL;
-    if (row->has_value)
-        value = row->value.data == NULL ? (const void *)"" : row->value.data;
-    size_t value_length = value == NULL ? 0 : row->value.len;
-    rd_kafka_resp_err_t error = rd_kafka_producev(flow->producer, RD_KAFKA_V_TOPIC(topic),
-        RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(borrow_const(key), key_length),
-        RD_KAFKA_V_VALUE(borrow_const(value), value_length), RD_KAFKA_V_HEADERS(headers),
-        RD_KAFKA_V_OPAQUE(published), RD_KAFKA_V_END);
-    if (error != RD_KAFKA_RESP_ERR_NO_ERROR)
-        rd_kafka_headers_destroy(headers);
-    return error;
+    if (row->has_value) {
+        message.value = row->value.data == NULL ? (const void *)"" : row->value.data;
+        message.value_length = row->value.len;
+    }
+    return publish_producer_send(&flow->batches, &message);
 }
 
 static rd_kafka_resp_err_t publish_row(
@@ -225,8 +223,6 @@ static rd_kafka_resp_err_t publish_row(
         return RD_KAFKA_RESP_ERR_INVALID_RECORD;
     if (!flow->has_topic[is_delete ? 0 : 1])
         return RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-    if (flow->producer == NULL)
-        return RD_KAFKA_RESP_ERR__FATAL;
     return produce(flow,
         is_delete ? flow->settings->kafka.delete_topic : flow->settings->kafka.dead_letter_topic,
         row, published);
@@ -248,7 +244,6 @@ int publish_flow_on_batch(
         };
         rd_kafka_resp_err_t error = publish_row(flow, batch->rows[i], row);
         if (error == RD_KAFKA_RESP_ERR_NO_ERROR) {
-            flow->unacknowledged++;
             FAILPOINT("publish.produced");
             continue;
         }
@@ -272,7 +267,8 @@ void publish_flow_drain(struct publish_flow *flow)
 
 bool publish_flow_is_idle(const struct publish_flow *flow)
 {
-    return flow->unacknowledged == 0 && !flow->is_waiting_to_send;
+    return flow->batches.unacknowledged + flow->singles.unacknowledged == 0 &&
+           !flow->is_waiting_to_send;
 }
 
 int publish_flow_new(sd_event *event, const struct settings *settings, struct worker_peers *peers,
@@ -285,6 +281,10 @@ int publish_flow_new(sd_event *event, const struct settings *settings, struct wo
     flow->settings = settings;
     flow->peers = peers;
     flow->slot = slot;
+    flow->batches = (struct publish_producer){
+        .event = event, .settings = settings, .handler = on_event, .owner = flow};
+    flow->singles = flow->batches;
+    flow->singles.sends_singly = true;
     int result = publish_answers_new(&flow->answers);
     if (result >= 0)
         result = sd_event_add_defer(event, &flow->sender, on_turn_end, flow);
@@ -299,7 +299,7 @@ int publish_flow_new(sd_event *event, const struct settings *settings, struct wo
     if (result >= 0)
         result = sd_event_source_set_enabled(flow->recovery, SD_EVENT_OFF);
     if (result >= 0)
-        result = open_producer(flow);
+        result = publish_producer_open(&flow->batches);
     if (result < 0) {
         (void)sd_event_source_disable_unref(flow->sender);
         (void)sd_event_source_disable_unref(flow->recovery);

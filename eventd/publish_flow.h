@@ -1,9 +1,10 @@
 /* Outbox rows on their way into Kafka: PublishBatch from a relay, produce, delivery report,
  * PublishResult.
  *
- * Owns the producer. A row is answered as delivered only after the broker's acknowledgement. There
- * is no queue of our own: what librdkafka does not take goes back at once as "not permanent", and
- * the relay sends it again later. A producer that has become fatal is replaced, and everything
+ * Owns two producers: one that batches, and one that sends what came in a batch that the broker has
+ * refused, each row alone. A row is answered as delivered only after the broker's acknowledgement.
+ * There is no queue of our own: what librdkafka does not take goes back at once as "not permanent",
+ * and the relay sends it again later. A producer that has become fatal is replaced, and everything
  * unacknowledged goes back the same way.
  */
 #ifndef USERD_EVENTD_PUBLISH_FLOW_H

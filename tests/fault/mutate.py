@@ -26,8 +26,8 @@ MUTATIONS = {
     "none": Mutation("nothing is broken", [], ["--point", "publish.appended", "--point", "intake.committed"], None),
     "acknowledged_when_queued": Mutation(
         "eventd acknowledges a row when librdkafka has queued it",
-        [("eventd/publish_flow.c", "            flow->unacknowledged++;\n",
-          "            flow->unacknowledged++;\n            answer_row(flow, row, RD_KAFKA_RESP_ERR_NO_ERROR);\n")],
+        [("eventd/publish_flow.c", '            FAILPOINT("publish.produced");\n',
+          '            FAILPOINT("publish.produced");\n            answer_row(flow, row, RD_KAFKA_RESP_ERR_NO_ERROR);\n')],
         ["--point", "outage.kill", "--repeat", "3"], "every_committed_event_is_in_the_log"),
     "deleted_when_sent": Mutation(
         "the relay takes a row as delivered when it has sent it to eventd",

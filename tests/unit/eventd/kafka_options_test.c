@@ -74,7 +74,7 @@ Test(kafka_options, win_over_our_own_choice)
 {
     given("socket.timeout.ms", "4321");
     rd_kafka_t *client = NULL;
-    cr_assert_eq(kafka_client_new_producer(&settings, &client), 0);
+    cr_assert_eq(kafka_client_new_producer(&settings, false, &client), 0);
     char value[64] = "";
     size_t size = sizeof(value);
     cr_assert_eq(rd_kafka_conf_get(rd_kafka_conf(client), "socket.timeout.ms", value, &size),
