@@ -83,6 +83,9 @@ static const struct setting_row table[] = {
     INTEGER("limits.connections", limits.connections, MASTER, 10000, 1, 1000000),
     INTEGER(
         "limits.connections_per_address", limits.connections_per_address, MASTER, 1000, 1, 1000000),
+    INTEGER("limits.connection_rate_per_address", limits.connection_rate_per_address, MASTER, 1000,
+        0, 1000000),
+    INTEGER("limits.connection_age_ms", limits.connection_age_ms, WORKER, 0, 0, 86400000),
     INTEGER("limits.handshake_timeout_ms", limits.handshake_timeout_ms, WORKER, 10000, 100, 600000),
 
     INTEGER("shutdown.drain_timeout_ms", shutdown.drain_timeout_ms, MASTER, 30000, 0, 3600000),

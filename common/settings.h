@@ -80,6 +80,8 @@ struct settings {
         int streams_per_connection;
         int connections;
         int connections_per_address;
+        int connection_rate_per_address;
+        int connection_age_ms;
         int handshake_timeout_ms;
     } limits;
     struct {

@@ -106,6 +106,44 @@ void settings_transfer_free(Userd__Ipc__Start *start)
     free(packed);
 }
 
+/* The packed bytes (the caller's to wipe and free): what is the same is sent as the same. */
+static int pack_bytes(const struct settings *settings, enum setting_audience audience,
+    uint8_t **ret_bytes, size_t *ret_size)
+{
+    Userd__Ipc__Start *start = NULL;
+    int result = settings_transfer_pack(settings, audience, 0, 0, &start);
+    if (result < 0)
+        return result;
+    *ret_size = userd__ipc__start__get_packed_size(start);
+    *ret_bytes = malloc(*ret_size + 1); /* never empty: NULL is a failure */
+    if (*ret_bytes != NULL)
+        (void)userd__ipc__start__pack(start, *ret_bytes);
+    settings_transfer_free(start);
+    return *ret_bytes == NULL ? -ENOMEM : 0;
+}
+
+static void free_bytes(uint8_t *bytes, size_t size)
+{
+    if (bytes != NULL)
+        explicit_bzero(bytes, size);
+    free(bytes);
+}
+
+int settings_transfer_is_same(const struct settings *one, const struct settings *other,
+    enum setting_audience audience, bool *ret_is_same)
+{
+    uint8_t *bytes[2] = {NULL, NULL};
+    size_t sizes[2] = {0, 0};
+    int result = pack_bytes(one, audience, &bytes[0], &sizes[0]);
+    if (result == 0)
+        result = pack_bytes(other, audience, &bytes[1], &sizes[1]);
+    if (result == 0)
+        *ret_is_same = sizes[0] == sizes[1] && memcmp(bytes[0], bytes[1], sizes[0]) == 0;
+    free_bytes(bytes[0], sizes[0]);
+    free_bytes(bytes[1], sizes[1]);
+    return result;
+}
+
 static int unpack_value(const Userd__Ipc__SettingValue *value, struct settings *settings)
 {
     const struct setting_row *row = settings_find(value->name);

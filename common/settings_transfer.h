@@ -12,6 +12,10 @@
 MUST_CHECK int settings_transfer_pack(const struct settings *settings,
     enum setting_audience audience, uint32_t slot, uint32_t generation,
     Userd__Ipc__Start **ret_start);
+/* Whether that audience would be sent the same: a process of it has no use for a change. 0 or
+ * -ENOMEM. */
+MUST_CHECK int settings_transfer_is_same(const struct settings *one, const struct settings *other,
+    enum setting_audience audience, bool *ret_is_same);
 void settings_transfer_free(Userd__Ipc__Start *start);
 
 /* The reverse. Unknown names, wrong types and values out of bounds are -EPROTO: both ends are of

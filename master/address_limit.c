@@ -8,12 +8,10 @@
 
 #include "common/file_descriptor.h"
 #include "common/log.h"
+#include "master/address_key.h"
 #include "master/socket_probe.h"
 
-#define NONE            UINT32_MAX
-#define KEY_SIZE        8
-#define HASH_MULTIPLIER UINT64_C(0x9E3779B97F4A7C15)
-#define IPV4_KEY_PREFIX UINT64_C(0x0000FFFF00000000) /* no IPv6 network in use begins like this */
+#define NONE UINT32_MAX
 
 /* One client address with at least one note, in the chain of its bucket. */
 struct address_entry {
@@ -46,33 +44,10 @@ struct address_limit {
     int64_t all_checked_at_us;
 };
 
-/* False for a family that is not counted. */
-static bool make_key(const struct sockaddr *address, uint64_t *ret_key)
-{
-    if (address->sa_family == AF_INET) {
-        struct sockaddr_in ipv4;
-        memcpy(&ipv4, address, sizeof(ipv4));
-        *ret_key = IPV4_KEY_PREFIX | ipv4.sin_addr.s_addr;
-        return true;
-    }
-    if (address->sa_family != AF_INET6)
-        return false;
-    struct sockaddr_in6 ipv6;
-    memcpy(&ipv6, address, sizeof(ipv6));
-    if (IN6_IS_ADDR_V4MAPPED(&ipv6.sin6_addr)) {
-        uint32_t ipv4 = 0;
-        memcpy(&ipv4, &ipv6.sin6_addr.s6_addr[12], sizeof(ipv4));
-        *ret_key = IPV4_KEY_PREFIX | ipv4;
-        return true;
-    }
-    memcpy(ret_key, ipv6.sin6_addr.s6_addr, KEY_SIZE);
-    return true;
-}
-
 static uint32_t *bucket_of(const struct address_limit *limit, uint64_t key)
 {
-    uint64_t hash = (key ^ limit->seed) * HASH_MULTIPLIER;
-    hash = (hash ^ (hash >> 32)) * HASH_MULTIPLIER;
+    uint64_t hash = (key ^ limit->seed) * ADDRESS_KEY_MULTIPLIER;
+    hash = (hash ^ (hash >> 32)) * ADDRESS_KEY_MULTIPLIER;
     return &limit->buckets[(uint32_t)(hash >> 32) & limit->bucket_mask];
 }
 
@@ -256,7 +231,7 @@ struct address_limit *address_limit_free(struct address_limit *limit)
 unsigned int address_limit_count(const struct address_limit *limit, const struct sockaddr *address)
 {
     uint64_t key = 0;
-    if (!make_key(address, &key))
+    if (!address_key_make(address, &key))
         return 0;
     uint32_t index = find_entry(limit, key);
     return index == NONE ? 0 : limit->entries[index].count;
@@ -268,7 +243,7 @@ bool address_limit_allows(struct address_limit *limit, const struct sockaddr *ad
     if (address_limit_count(limit, address) < maximum)
         return true;
     uint64_t key = 0;
-    if (!make_key(address, &key))
+    if (!address_key_make(address, &key))
         return true;
     uint32_t index = find_entry(limit, key);
     if (index == NONE)
@@ -283,7 +258,7 @@ int address_limit_add(struct address_limit *limit, int fd, const struct sockaddr
     uint32_t slot, int64_t now_us)
 {
     uint64_t key = 0;
-    if (limit->probe_fd < 0 || !make_key(address, &key))
+    if (limit->probe_fd < 0 || !address_key_make(address, &key))
         return 0;
     struct socket_identity identity;
     int result = socket_probe_identify(fd, &identity);

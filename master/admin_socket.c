@@ -90,8 +90,8 @@ void admin_socket_answer(
     }
 }
 
-void admin_socket_conclude(
-    struct admin_socket *socket, Userd__Ipc__AdminRequest__Kind kind, const char *reason)
+void admin_socket_conclude(struct admin_socket *socket, Userd__Ipc__AdminRequest__Kind kind,
+    const char *reason, const char *warning)
 {
     for (size_t i = 0; i < ADMIN_SOCKET_CLIENTS; i++) {
         if (socket->clients[i].open != kind)
@@ -101,6 +101,8 @@ void admin_socket_conclude(
         result.is_done = reason == NULL;
         if (reason != NULL)
             result.reason = borrow_const(reason);
+        if (warning != NULL)
+            result.warning = borrow_const(warning);
         admin_socket_answer(&socket->clients[i], &result, -1);
     }
 }

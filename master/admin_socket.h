@@ -40,8 +40,9 @@ void admin_socket_answer(
     struct admin_socket_client *client, Userd__Ipc__AdminResult *result, int fd);
 /* It will take up to `timeout_ms` more to answer: moves the client's deadline. */
 void admin_socket_wait(struct admin_socket_client *client, unsigned int timeout_ms);
-/* Answers everyone whose request of this kind is still open. `reason` NULL: it is done. */
-void admin_socket_conclude(
-    struct admin_socket *socket, Userd__Ipc__AdminRequest__Kind kind, const char *reason);
+/* Answers everyone whose request of this kind is still open. `reason` NULL: it is done.
+ * `warning` (or NULL): what a person should know all the same. */
+void admin_socket_conclude(struct admin_socket *socket, Userd__Ipc__AdminRequest__Kind kind,
+    const char *reason, const char *warning);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -70,4 +71,26 @@ int child_program_find(const char *program, char **ret_path)
               "from there\" hint=\"set " DIRECTORY_VARIABLE "\"",
         program, directory);
     return -ENOENT;
+}
+
+int child_program_identify(const char *path, struct child_program_identity *ret_identity)
+{
+    struct stat status;
+    if (stat(path, &status) < 0)
+        return -errno;
+    *ret_identity = (struct child_program_identity){
+        .device = status.st_dev,
+        .inode = status.st_ino,
+        .size = status.st_size,
+        .modified = status.st_mtim,
+    };
+    return 0;
+}
+
+bool child_program_is_same(
+    const struct child_program_identity *one, const struct child_program_identity *other)
+{
+    return one->device == other->device && one->inode == other->inode && one->size == other->size &&
+           one->modified.tv_sec == other->modified.tv_sec &&
+           one->modified.tv_nsec == other->modified.tv_nsec;
 }

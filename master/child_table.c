@@ -29,6 +29,7 @@ struct child {
     uint32_t generation;
     uint64_t ready_at_us; /* 0: never */
     bool was_asked;
+    struct child_program_identity program;
     struct ipc_channel *control; /* owned; NULL after its end */
     sd_event_source *deadline;   /* owned; kills when it fires */
 };
@@ -233,6 +234,11 @@ struct child_table *child_table_free(struct child_table *table)
     return NULL;
 }
 
+static const char *program_name(uint32_t slot)
+{
+    return child_table_role(slot) == CHILD_WORKER ? CHILD_PROGRAM_WORKER : CHILD_PROGRAM_EVENTD;
+}
+
 static int run_program(struct child *child, int *ret_control_fd)
 {
     const struct child_table_options *options = &child->table->options;
@@ -244,16 +250,20 @@ static int run_program(struct child *child, int *ret_control_fd)
     char *const arguments[] = {
         is_worker ? worker_name : eventd_name, is_worker ? worker_role : eventd_role, NULL};
     char *path = NULL;
-    int result = child_program_find(arguments[0], &path);
+    int result = child_program_find(program_name(child->slot), &path);
     if (result < 0)
         return result;
+    /* before it runs: replaced in between, it counts as an older one than it is, and no harm done
+     */
+    result = child_program_identify(path, &child->program);
     const struct child_process_plan plan = {
         .program = path,
         .arguments = arguments,
         .scoreboard_fd = options->scoreboard_fd,
         .outbox_wake_fd = is_worker ? options->outbox_wake_fd : -1,
     };
-    result = child_process_start(&plan, &child->pid, ret_control_fd);
+    if (result == 0)
+        result = child_process_start(&plan, &child->pid, ret_control_fd);
     if (result < 0)
         log_error("child start failed role=%s slot=%u program=%s error=\"%s\"", role_name(child),
             child->slot, path, strerror(-result));
@@ -378,4 +388,18 @@ size_t child_table_living(const struct child_table *table)
     for (uint32_t slot = 0; slot < SCOREBOARD_SLOTS; slot++)
         living += table->children[slot].state != PROCESS_ABSENT ? 1 : 0;
     return living;
+}
+
+bool child_table_runs_present_program(const struct child_table *table, uint32_t slot)
+{
+    const struct child *child = &table->children[slot];
+    if (child->state == PROCESS_ABSENT)
+        return true; /* whoever comes next will */
+    char *path = NULL;
+    struct child_program_identity present;
+    int result = child_program_find(program_name(slot), &path);
+    if (result == 0)
+        result = child_program_identify(path, &present);
+    free(path);
+    return result == 0 && child_program_is_same(&child->program, &present);
 }

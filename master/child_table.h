@@ -67,6 +67,8 @@ const char *child_table_role_name(enum child_role role);
 enum process_state child_table_state(const struct child_table *table, uint32_t slot);
 uint32_t child_table_generation(const struct child_table *table, uint32_t slot);
 size_t child_table_queued_bytes(const struct child_table *table, uint32_t slot);
+/* False when its program was replaced on disk since it was started. */
+bool child_table_runs_present_program(const struct child_table *table, uint32_t slot);
 size_t child_table_living(const struct child_table *table);
 
 #endif

@@ -64,17 +64,20 @@ static int report_no_service(const char *run_dir, const char *complaints, int er
 }
 
 /* EX_OK, or the exit status with the reason on standard error. */
-static int open_client(const char *file, struct admin_client **ret_client)
+static int open_client(const struct command_options *options, struct admin_client **ret_client)
 {
     char *run_dir CLEANUP(free_text) = NULL;
     char *complaints CLEANUP(free_text) = NULL;
-    int result = find_run_dir(file, &run_dir, &complaints);
+    int result = 0;
+    if (options->run_dir == NULL)
+        result = find_run_dir(options->file, &run_dir, &complaints);
     if (result < 0) {
         (void)fprintf(stderr, "userd: %s\n", strerror(-result));
         return EX_OSERR;
     }
-    result = admin_client_open(run_dir, ret_client);
-    return result < 0 ? report_no_service(run_dir, complaints, result) : EX_OK;
+    const char *directory = options->run_dir != NULL ? options->run_dir : run_dir;
+    result = admin_client_open(directory, ret_client);
+    return result < 0 ? report_no_service(directory, complaints, result) : EX_OK;
 }
 
 static int report_silence(int error)
@@ -150,26 +153,51 @@ static int print_metrics(const Userd__Ipc__AdminResult *master, const struct sco
 
 enum status_form { STATUS_FOR_PEOPLE, STATUS_AS_JSON, STATUS_AS_METRICS };
 
-static int show_status(const char *file, enum status_form form)
+/* A request and its answer. The answer lives as long as the client does. */
+struct question {
+    struct admin_client *client; /* owned */
+    const Userd__Ipc__AdminResult *answer;
+    int fd; /* owned; that came with the answer, or -1 */
+};
+
+static void end_question(struct question *question)
 {
-    struct admin_client *client CLEANUP(admin_client_closep) = NULL;
-    int status = open_client(file, &client);
+    fd_close(&question->fd);
+    question->client = admin_client_close(question->client);
+}
+
+/* EX_OK: the master has done it. Otherwise the exit status, with the reason on standard error. */
+static int ask(const struct command_options *options, Userd__Ipc__AdminRequest__Kind kind,
+    unsigned int timeout_ms, struct question *question)
+{
+    int status = open_client(options, &question->client);
     if (status != EX_OK)
         return status;
-    const Userd__Ipc__AdminResult *result = NULL;
-    int fd CLEANUP(fd_close) = -1;
-    int error = admin_client_ask(
-        client, USERD__IPC__ADMIN_REQUEST__KIND__STATUS, ANSWER_TIMEOUT_MS, &result, &fd);
+    int error =
+        admin_client_ask(question->client, kind, timeout_ms, &question->answer, &question->fd);
     if (error < 0)
         return report_silence(error);
-    if (!result->is_done)
-        return report_refusal(result);
-    const struct scoreboard *scoreboard = NULL;
-    status = open_scoreboard(fd, &scoreboard);
+    if (!question->answer->is_done)
+        return report_refusal(question->answer);
+    if (question->answer->warning[0] != '\0')
+        (void)fprintf(stderr, "%s\n", question->answer->warning);
+    return EX_OK;
+}
+
+static int show_status(const struct command_options *options, enum status_form form)
+{
+    struct question question CLEANUP(end_question) = {.fd = -1};
+    int status =
+        ask(options, USERD__IPC__ADMIN_REQUEST__KIND__STATUS, ANSWER_TIMEOUT_MS, &question);
     if (status != EX_OK)
         return status;
-    status = form == STATUS_AS_METRICS ? print_metrics(result, scoreboard)
-                                       : print_status(result, scoreboard, form == STATUS_AS_JSON);
+    const struct scoreboard *scoreboard = NULL;
+    status = open_scoreboard(question.fd, &scoreboard);
+    if (status != EX_OK)
+        return status;
+    status = form == STATUS_AS_METRICS
+                 ? print_metrics(question.answer, scoreboard)
+                 : print_status(question.answer, scoreboard, form == STATUS_AS_JSON);
     scoreboard_close_readonly(scoreboard);
     return status;
 }
@@ -180,7 +208,7 @@ int command_admin_status(int argc, char **argv)
     int status = parse(argc, argv, COMMAND_ADMIN_STATUS_USAGE, &options);
     if (status != EX_OK)
         return status;
-    return show_status(options.file, options.has_json ? STATUS_AS_JSON : STATUS_FOR_PEOPLE);
+    return show_status(&options, options.has_json ? STATUS_AS_JSON : STATUS_FOR_PEOPLE);
 }
 
 int command_admin_metrics(int argc, char **argv)
@@ -189,7 +217,7 @@ int command_admin_metrics(int argc, char **argv)
     int status = parse(argc, argv, COMMAND_ADMIN_METRICS_USAGE, &options);
     if (status != EX_OK)
         return status;
-    return show_status(options.file, STATUS_AS_METRICS);
+    return show_status(&options, STATUS_AS_METRICS);
 }
 
 int command_admin_reload(int argc, char **argv)
@@ -198,17 +226,8 @@ int command_admin_reload(int argc, char **argv)
     int status = parse(argc, argv, COMMAND_ADMIN_RELOAD_USAGE, &options);
     if (status != EX_OK)
         return status;
-    struct admin_client *client CLEANUP(admin_client_closep) = NULL;
-    status = open_client(options.file, &client);
-    if (status != EX_OK)
-        return status;
-    const Userd__Ipc__AdminResult *result = NULL;
-    int fd CLEANUP(fd_close) = -1;
-    int error = admin_client_ask(
-        client, USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, RELOAD_TIMEOUT_MS, &result, &fd);
-    if (error < 0)
-        return report_silence(error);
-    return result->is_done ? EX_OK : report_refusal(result);
+    struct question question CLEANUP(end_question) = {.fd = -1};
+    return ask(&options, USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, RELOAD_TIMEOUT_MS, &question);
 }
 
 int command_admin_stop(int argc, char **argv)
@@ -217,19 +236,12 @@ int command_admin_stop(int argc, char **argv)
     int status = parse(argc, argv, COMMAND_ADMIN_STOP_USAGE, &options);
     if (status != EX_OK)
         return status;
-    struct admin_client *client CLEANUP(admin_client_closep) = NULL;
-    status = open_client(options.file, &client);
+    struct question question CLEANUP(end_question) = {.fd = -1};
+    status = ask(&options, USERD__IPC__ADMIN_REQUEST__KIND__STOP, ANSWER_TIMEOUT_MS, &question);
     if (status != EX_OK)
         return status;
-    const Userd__Ipc__AdminResult *result = NULL;
-    int fd CLEANUP(fd_close) = -1;
-    int error = admin_client_ask(
-        client, USERD__IPC__ADMIN_REQUEST__KIND__STOP, ANSWER_TIMEOUT_MS, &result, &fd);
-    if (error < 0)
-        return report_silence(error);
-    if (!result->is_done)
-        return report_refusal(result);
-    error = admin_client_await_end(client, result->timeout_ms + ANSWER_TIMEOUT_MS);
+    int error =
+        admin_client_await_end(question.client, question.answer->timeout_ms + ANSWER_TIMEOUT_MS);
     if (error == 0)
         return EX_OK;
     (void)fprintf(stderr, "userd: the service has not ended: %s\n", strerror(-error));

@@ -31,6 +31,7 @@ int command_options_parse(
         {.name = "migrate", .has_arg = no_argument, .val = 'm'},
         {.name = "all", .has_arg = no_argument, .val = 'a'},
         {.name = "json", .has_arg = no_argument, .val = 'j'},
+        {.name = "run-dir", .has_arg = required_argument, .val = 'r'},
         {0},
     };
     struct command_options options = {.file = SETTINGS_FILE_DEFAULT};
@@ -47,6 +48,11 @@ int command_options_parse(
             break;
         case 'a':
             options.has_all = true;
+            break;
+        case 'r':
+            if (strstr(usage, "--run-dir") == NULL)
+                return refuse_option(usage, "has no meaning here", "--run-dir");
+            options.run_dir = optarg;
             break;
         case 'j':
             options.has_json = true;

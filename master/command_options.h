@@ -9,11 +9,12 @@
 #include "common/settings.h"
 
 struct command_options {
-    const char *file; /* -c, --config; SETTINGS_FILE_DEFAULT unless given */
-    bool has_migrate; /* --migrate */
-    bool has_all;     /* --all */
-    bool has_json;    /* --json */
-    char **words;     /* what is left of the command line */
+    const char *file;    /* -c, --config; SETTINGS_FILE_DEFAULT unless given */
+    bool has_migrate;    /* --migrate */
+    bool has_all;        /* --all */
+    bool has_json;       /* --json */
+    const char *run_dir; /* --run-dir; NULL unless given: what the configuration says */
+    char **words;        /* what is left of the command line */
     int word_count;
 };
 

@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "common/monotonic_clock.h"
 #include "master/address_limit.h"
+#include "master/address_rate.h"
 #include "master/worker_choice.h"
 
 #define ACCEPTS_PER_WAKE 64 /* then the other listeners and the children get their turn */
@@ -33,7 +34,11 @@ struct dispatch_source {
 struct connection_dispatch {
     struct connection_dispatch_options options;
     struct dispatch_source sources[SETTINGS_MAX_LISTENERS];
+    size_t source_count; /* 0: paused */
+    unsigned int connections_max;
+    unsigned int connections_per_address_max;
     struct address_limit *address_limit; /* owned */
+    struct address_rate *address_rate;   /* owned */
     sd_event_source *retry;              /* owned; armed while paused for a passing reason */
     int reserve_fd;                      /* owned; given up for a moment when descriptors run out */
     uint32_t generation;
@@ -64,7 +69,8 @@ static uint32_t all_living_connections(const struct connection_dispatch *dispatc
     for (uint32_t slot = SCOREBOARD_SLOT_EVENTD + 1; slot < SCOREBOARD_SLOTS; slot++) {
         if (child_table_state(options->children, slot) == PROCESS_ABSENT)
             continue;
-        for (uint32_t i = 0; i < options->listener_count; i++)
+        /* of an older generation the numbers are those of other listeners: all count */
+        for (uint32_t i = 0; i < SETTINGS_MAX_LISTENERS; i++)
             total += living_connections(options->scoreboard, slot, i);
     }
     return total;
@@ -103,7 +109,7 @@ static void collect_candidates(const struct connection_dispatch *dispatch, uint3
 
 static void set_accepting(struct connection_dispatch *dispatch, int state)
 {
-    for (size_t i = 0; i < dispatch->options.listener_count; i++)
+    for (size_t i = 0; i < dispatch->source_count; i++)
         (void)sd_event_source_set_enabled(dispatch->sources[i].source, state);
 }
 
@@ -133,20 +139,24 @@ static void log_refusal(struct connection_dispatch *dispatch, uint32_t listener,
     unsigned int suppressed = 0;
     if (log_limit_allows(&dispatch->refusal_log, LOG_LINES_A_SECOND, &suppressed))
         log_warn("connection refused listener=%s reason=\"%s\" suppressed=%u",
-            dispatch->options.listeners[listener].name, reason, suppressed);
+            dispatch->options.listeners->items[listener].name, reason, suppressed);
 }
 
 static bool is_within_limits(
     struct connection_dispatch *dispatch, uint32_t listener, const struct sockaddr_storage *address)
 {
-    const struct connection_dispatch_options *options = &dispatch->options;
-    if (all_living_connections(dispatch) >= options->connections_max) {
+    int64_t now_us = (int64_t)monotonic_clock_turn_us(dispatch->options.event);
+    if (!address_rate_allows(
+            dispatch->address_rate, (const struct sockaddr *)address, (uint64_t)now_us)) {
+        log_refusal(dispatch, listener, "limits.connection_rate_per_address reached");
+        return false;
+    }
+    if (all_living_connections(dispatch) >= dispatch->connections_max) {
         log_refusal(dispatch, listener, "limits.connections reached");
         return false;
     }
     if (!address_limit_allows(dispatch->address_limit, (const struct sockaddr *)address,
-            options->connections_per_address_max,
-            monotonic_clock_turn_us(dispatch->options.event))) {
+            dispatch->connections_per_address_max, now_us)) {
         log_refusal(dispatch, listener, "limits.connections_per_address reached");
         return false;
     }
@@ -198,7 +208,8 @@ static void pass_connection(struct dispatch_source *source, struct candidates *c
     unsigned int suppressed = 0;
     if (log_limit_allows(&dispatch->failure_log, LOG_LINES_A_SECOND, &suppressed))
         log_warn("connection not passed listener=%s error=\"%s\" suppressed=%u",
-            dispatch->options.listeners[source->listener].name, strerror(-result), suppressed);
+            dispatch->options.listeners->items[source->listener].name, strerror(-result),
+            suppressed);
 }
 
 /* Out of descriptors: the reserve makes room to take one connection from the backlog and close it.
@@ -215,7 +226,7 @@ static void shed_connection(struct connection_dispatch *dispatch, int listener_f
 static bool handle_accept_error(struct dispatch_source *source, int error)
 {
     struct connection_dispatch *dispatch = source->dispatch;
-    const struct listener *listener = &dispatch->options.listeners[source->listener];
+    const struct listener *listener = &dispatch->options.listeners->items[source->listener];
     if (error == EAGAIN)
         return false;
     bool is_out_of_descriptors = error == EMFILE || error == ENFILE;
@@ -253,7 +264,7 @@ static bool accept_one(struct dispatch_source *source, int listener_fd)
     if (!is_within_limits(dispatch, source->listener, &address))
         return true;
     const int on = 1;
-    if (!dispatch->options.listeners[source->listener].is_unix)
+    if (!dispatch->options.listeners->items[source->listener].is_unix)
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     pass_connection(source, &candidates, fd, &address);
     return true;
@@ -270,33 +281,61 @@ static int on_acceptable(sd_event_source *event_source, int fd, uint32_t revents
     return 0;
 }
 
-static int add_sources(struct connection_dispatch *dispatch)
+void connection_dispatch_pause(struct connection_dispatch *dispatch)
 {
-    for (uint32_t i = 0; i < dispatch->options.listener_count; i++) {
+    dispatch->retry = sd_event_source_disable_unref(dispatch->retry);
+    for (size_t i = 0; i < dispatch->source_count; i++)
+        dispatch->sources[i].source = sd_event_source_disable_unref(dispatch->sources[i].source);
+    dispatch->source_count = 0;
+}
+
+int connection_dispatch_resume(struct connection_dispatch *dispatch, uint32_t generation)
+{
+    const struct listener_set *listeners = dispatch->options.listeners;
+    connection_dispatch_pause(dispatch);
+    dispatch->generation = generation;
+    for (uint32_t i = 0; i < listeners->count; i++) {
         struct dispatch_source *source = &dispatch->sources[i];
         *source = (struct dispatch_source){.dispatch = dispatch, .listener = i};
         int result = sd_event_add_io(dispatch->options.event, &source->source,
-            dispatch->options.listeners[i].fd, EPOLLIN, on_acceptable, source);
+            listeners->items[i].fd, EPOLLIN, on_acceptable, source);
         if (result < 0)
             return result;
+        dispatch->source_count++;
     }
-    set_accepting(dispatch, SD_EVENT_OFF);
     return 0;
 }
 
-int connection_dispatch_new(
-    const struct connection_dispatch_options *options, struct connection_dispatch **ret_dispatch)
+int connection_dispatch_set_limits(
+    struct connection_dispatch *dispatch, const struct settings *settings)
+{
+    dispatch->connections_max = (unsigned int)settings->limits.connections;
+    dispatch->connections_per_address_max = (unsigned int)settings->limits.connections_per_address;
+    address_rate_set(
+        dispatch->address_rate, (unsigned int)settings->limits.connection_rate_per_address);
+    return address_limit_reserve(dispatch->address_limit, dispatch->connections_max);
+}
+
+static int open_parts(struct connection_dispatch *dispatch, const struct settings *settings)
+{
+    dispatch->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (dispatch->reserve_fd < 0)
+        return -errno;
+    int result = address_limit_new((size_t)settings->limits.connections, &dispatch->address_limit);
+    if (result == 0)
+        result = address_rate_new(&dispatch->address_rate);
+    return result < 0 ? result : connection_dispatch_set_limits(dispatch, settings);
+}
+
+int connection_dispatch_new(const struct connection_dispatch_options *options,
+    const struct settings *settings, struct connection_dispatch **ret_dispatch)
 {
     struct connection_dispatch *dispatch = calloc(1, sizeof(*dispatch));
     if (dispatch == NULL)
         return -ENOMEM;
     dispatch->options = *options;
-    dispatch->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    int result = dispatch->reserve_fd < 0 ? -errno : 0;
-    if (result == 0)
-        result = address_limit_new(options->connections_max, &dispatch->address_limit);
-    if (result == 0)
-        result = add_sources(dispatch);
+    dispatch->reserve_fd = -1;
+    int result = open_parts(dispatch, settings);
     if (result < 0) {
         (void)connection_dispatch_free(dispatch);
         return result;
@@ -309,28 +348,12 @@ struct connection_dispatch *connection_dispatch_free(struct connection_dispatch 
 {
     if (dispatch == NULL)
         return NULL;
-    for (size_t i = 0; i < SETTINGS_MAX_LISTENERS; i++)
-        (void)sd_event_source_disable_unref(dispatch->sources[i].source);
-    (void)sd_event_source_disable_unref(dispatch->retry);
+    connection_dispatch_pause(dispatch);
+    (void)address_rate_free(dispatch->address_rate);
     (void)address_limit_free(dispatch->address_limit);
     fd_close(&dispatch->reserve_fd);
     free(dispatch);
     return NULL;
-}
-
-int connection_dispatch_set_limits(struct connection_dispatch *dispatch,
-    unsigned int connections_max, unsigned int connections_per_address_max)
-{
-    int result = address_limit_reserve(dispatch->address_limit, connections_max);
-    dispatch->options.connections_max = connections_max;
-    dispatch->options.connections_per_address_max = connections_per_address_max;
-    return result;
-}
-
-void connection_dispatch_set_generation(struct connection_dispatch *dispatch, uint32_t generation)
-{
-    dispatch->generation = generation;
-    connection_dispatch_refresh(dispatch);
 }
 
 void connection_dispatch_refresh(struct connection_dispatch *dispatch)

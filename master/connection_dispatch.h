@@ -12,7 +12,7 @@
 
 #include "common/scoreboard.h"
 #include "master/child_table.h"
-#include "master/listener.h"
+#include "master/listener_set.h"
 
 struct connection_dispatch;
 
@@ -20,24 +20,24 @@ struct connection_dispatch_options {
     sd_event *event;
     struct child_table *children;
     struct scoreboard *scoreboard;
-    const struct listener *listeners; /* all must outlive the dispatch */
-    size_t listener_count;
-    unsigned int connections_max;
-    unsigned int connections_per_address_max;
+    const struct listener_set *listeners; /* all must outlive the dispatch */
 };
 
-/* Accepts nothing before the first refresh. */
-MUST_CHECK int connection_dispatch_new(
-    const struct connection_dispatch_options *options, struct connection_dispatch **ret_dispatch);
+/* Accepts nothing before connection_dispatch_resume(). The limits are those of `settings`. */
+MUST_CHECK int connection_dispatch_new(const struct connection_dispatch_options *options,
+    const struct settings *settings, struct connection_dispatch **ret_dispatch);
 /* Stops accepting; the listeners stay the caller's. NULL is fine. Always returns NULL. */
 struct connection_dispatch *connection_dispatch_free(struct connection_dispatch *dispatch);
 
 /* Living connections over a lowered limit stay. -ENOMEM: both hold, but connections over the former
  * limit are not counted by address. */
-MUST_CHECK int connection_dispatch_set_limits(struct connection_dispatch *dispatch,
-    unsigned int connections_max, unsigned int connections_per_address_max);
-/* Only workers of this generation get connections from now on. */
-void connection_dispatch_set_generation(struct connection_dispatch *dispatch, uint32_t generation);
+MUST_CHECK int connection_dispatch_set_limits(
+    struct connection_dispatch *dispatch, const struct settings *settings);
+/* Lets go of the listeners, so that they can change; their backlogs hold who comes meanwhile. */
+void connection_dispatch_pause(struct connection_dispatch *dispatch);
+/* Accepts from the listeners as they are now; only workers of this generation get connections. */
+MUST_CHECK int connection_dispatch_resume(
+    struct connection_dispatch *dispatch, uint32_t generation);
 /* Something has changed that may let a worker take connections: looks again. */
 void connection_dispatch_refresh(struct connection_dispatch *dispatch);
 /* The process in `slot` is gone, and its connections with it. */

@@ -13,9 +13,11 @@
 
 #include "common/file_descriptor.h"
 #include "common/log.h"
+#include "master/socket_holder.h"
 
 /* Connections that wait while no worker is ready; the kernel caps it at net.core.somaxconn. */
-#define LISTEN_BACKLOG 4096
+#define LISTEN_BACKLOG   4096
+#define HOLDER_TEXT_SIZE 64
 
 int listener_inheritance_take(struct listener_inheritance *ret_inheritance)
 {
@@ -178,45 +180,68 @@ static int remember_bound_address(struct listener *listener)
     return 0;
 }
 
-static int open_socket(const struct settings_listener *setting, const char *file,
-    struct listener_inheritance *inheritance, struct listener *listener)
+/* " by NAME, pid N", or nothing where it cannot be seen. */
+static void describe_holder(const struct listener_address *address, char ret_text[HOLDER_TEXT_SIZE])
 {
-    listener->fd = claim_inherited(inheritance, setting->name);
-    listener->is_inherited = listener->fd >= 0;
-    if (listener->is_inherited) {
-        int adopted = adopt_inherited(listener->fd);
-        if (adopted < 0)
-            log_error("%s:%u: listener %s: the socket from systemd is of no use: %s", file,
-                setting->line, setting->name, strerror(-adopted));
-        return adopted;
-    }
+    struct socket_holder holder;
+    ret_text[0] = '\0';
+    if (socket_holder_find(address, &holder) == 0)
+        (void)snprintf(
+            ret_text, HOLDER_TEXT_SIZE, " by %s, pid %d", holder.program, (int)holder.pid);
+}
 
+static int open_address(const struct settings_listener *setting, const char *file,
+    struct settings_complaints *complaints, int *ret_fd)
+{
     struct listener_address address;
     const char *expected = NULL;
     int result = listener_address_parse(setting->address, &address, &expected);
     if (result < 0) {
-        log_error("%s:%u: listener %s: address \"%s\" cannot be read, expected %s", file,
-            setting->line, setting->name, setting->address, expected);
+        settings_complaints_add(complaints, file, setting->line,
+            "listener %s: address \"%s\" cannot be read, expected %s", setting->name,
+            setting->address, expected);
         return result;
     }
-    result =
-        address.is_unix ? open_unix(&address, &listener->fd) : open_tcp(&address, &listener->fd);
-    if (result < 0)
-        log_error("%s:%u: listener %s: cannot listen on %s: %s", file, setting->line, setting->name,
-            setting->address, strerror(-result));
+    result = address.is_unix ? open_unix(&address, ret_fd) : open_tcp(&address, ret_fd);
+    if (result == 0)
+        return 0;
+    char holder[HOLDER_TEXT_SIZE] = "";
+    if (result == -EADDRINUSE)
+        describe_holder(&address, holder);
+    settings_complaints_add(complaints, file, setting->line,
+        "listener %s: cannot listen on %s: %s%s", setting->name, setting->address,
+        strerror(-result), holder);
     return result;
 }
 
+static int open_socket(const struct settings_listener *setting, const char *file,
+    struct listener_inheritance *inheritance, struct settings_complaints *complaints,
+    struct listener *listener)
+{
+    listener->fd = inheritance != NULL ? claim_inherited(inheritance, setting->name) : -1;
+    listener->is_inherited = listener->fd >= 0;
+    if (!listener->is_inherited)
+        return open_address(setting, file, complaints, &listener->fd);
+    int adopted = adopt_inherited(listener->fd);
+    if (adopted < 0)
+        settings_complaints_add(complaints, file, setting->line,
+            "listener %s: the socket from systemd is of no use: %s", setting->name,
+            strerror(-adopted));
+    return adopted;
+}
+
 int listener_open(const struct settings_listener *setting, const char *file,
-    struct listener_inheritance *inheritance, struct listener *ret_listener)
+    struct listener_inheritance *inheritance, struct settings_complaints *complaints,
+    struct listener *ret_listener)
 {
     struct listener listener = {.fd = -1};
-    int result = open_socket(setting, file, inheritance, &listener);
+    int result = open_socket(setting, file, inheritance, complaints, &listener);
     if (result == 0)
         result = remember_bound_address(&listener);
     if (result == 0) {
         listener.name = strdup(setting->name);
-        result = listener.name == NULL ? -ENOMEM : 0;
+        listener.address = strdup(setting->address);
+        result = listener.name == NULL || listener.address == NULL ? -ENOMEM : 0;
     }
     if (result < 0) {
         listener_close(&listener);
@@ -235,5 +260,7 @@ void listener_close(struct listener *listener)
         (void)unlink(listener->bound_text + strlen("unix:"));
     fd_close(&listener->fd);
     free(listener->name);
+    free(listener->address);
     listener->name = NULL;
+    listener->address = NULL;
 }

@@ -1,7 +1,7 @@
 /* One listening socket: bound by us, or taken over from systemd by its FileDescriptorName.
  *
- * The master keeps it open for its whole life, so that no waiting connection is lost when workers
- * come and go.
+ * The master keeps it open for as long as the configuration names it, so that no waiting connection
+ * is lost when workers come and go.
  */
 #ifndef USERD_MASTER_LISTENER_H
 #define USERD_MASTER_LISTENER_H
@@ -10,11 +10,13 @@
 
 #include "common/attributes.h"
 #include "common/settings.h"
+#include "common/settings_complaints.h"
 #include "master/listener_address.h"
 
 struct listener {
     int fd;                             /* owned; -1: none */
     char *name;                         /* owned */
+    char *address;                      /* owned; as the configuration has it */
     char bound_text[LISTENER_TEXT_MAX]; /* where it really listens */
     bool is_inherited;                  /* from systemd */
     bool is_unix;
@@ -32,10 +34,12 @@ MUST_CHECK int listener_inheritance_take(struct listener_inheritance *ret_inheri
 /* Closes what nobody claimed, with a warning. */
 void listener_inheritance_cleanup(struct listener_inheritance *inheritance);
 
-/* Binds and listens. A failure is logged with `file` and the setting's line, and the address;
- * negative errno: -EINVAL when the address cannot be read. */
+/* Binds and listens. What stands against it is added to *complaints, by `file` and the setting's
+ * line, with the process that holds the address where it can be found; negative errno: -EINVAL when
+ * the address cannot be read. `inheritance` NULL: nothing is inherited any more. */
 MUST_CHECK int listener_open(const struct settings_listener *setting, const char *file,
-    struct listener_inheritance *inheritance, struct listener *ret_listener);
+    struct listener_inheritance *inheritance, struct settings_complaints *complaints,
+    struct listener *ret_listener);
 /* Closes; the socket file of a listener that we bound is removed. */
 void listener_close(struct listener *listener);
 

@@ -56,6 +56,36 @@ int when_userd_is_told(struct test_userd *userd, const char *const *arguments, c
     return test_process_run(argv, environment, userd->directory, ret_output);
 }
 
+void when_config_changes(struct test_userd *userd, const char *from, const char *to)
+{
+    char *text = test_file_read(userd->config_path, NULL);
+    char *place = strstr(text, from);
+    cr_assert(place != NULL, "no %s in the configuration", from);
+    char *changed = NULL;
+    cr_assert(
+        asprintf(&changed, "%.*s%s%s", (int)(place - text), text, to, place + strlen(from)) > 0);
+    test_file_write(userd->config_path, changed);
+    free(changed);
+    free(text);
+}
+
+void test_userd_listener(
+    const struct test_userd *userd, const char *name, char ret_address[TEST_ADDRESS_SIZE])
+{
+    char path[128];
+    (void)snprintf(path, sizeof(path), "%s/run/listeners", userd->directory);
+    char *text = test_file_read(path, NULL);
+    ret_address[0] = '\0';
+    char *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line != NULL;
+         line = strtok_r(NULL, "\n", &rest)) {
+        size_t length = strlen(name);
+        if (strncmp(line, name, length) == 0 && line[length] == ' ')
+            (void)snprintf(ret_address, TEST_ADDRESS_SIZE, "%s", line + length + 1);
+    }
+    free(text);
+}
+
 static void migrate(struct test_userd *userd)
 {
     const char *const arguments[] = {"migrate", "up", NULL};

@@ -23,7 +23,8 @@
 #define METHOD_GET_BY_IDS      "/user_post.UserPost/GetByIDs"
 #define METHOD_HEALTH_CHECK    "/grpc.health.v1.Health/Check"
 
-#define TEST_MAX_WORKERS 8
+#define TEST_MAX_WORKERS  8
+#define TEST_ADDRESS_SIZE 128
 
 enum test_health {
     TEST_HEALTH_UNKNOWN,
@@ -73,6 +74,12 @@ void finally_userd(struct test_userd *userd);
 
 /* `userd ARGUMENT... -c FILE`: exit status, and its output (the caller's to free). */
 int when_userd_is_told(struct test_userd *userd, const char *const *arguments, char **ret_output);
+
+/* Puts `to` in the place of the first `from` in userd.conf. */
+void when_config_changes(struct test_userd *userd, const char *from, const char *to);
+/* Where a listener is bound, from run_dir/listeners; "" when it is not there. */
+void test_userd_listener(
+    const struct test_userd *userd, const char *name, char ret_address[TEST_ADDRESS_SIZE]);
 
 /* On as many connections as there are workers, SERVING each. */
 void then_every_worker_serves(struct test_userd *userd);

@@ -247,34 +247,6 @@ Test(admin, reload_returns_when_the_new_generation_serves)
     then_name_is(&userd, 17, "trinity");
 }
 
-/* What is in `config_path`, with `from` replaced by `to`, to be freed. */
-static void when_config_changes(const char *from, const char *to)
-{
-    char *text = test_file_read(userd.config_path, NULL);
-    char *place = strstr(text, from);
-    cr_assert(place != NULL, "no %s in the configuration", from);
-    char *changed = NULL;
-    cr_assert(
-        asprintf(&changed, "%.*s%s%s", (int)(place - text), text, to, place + strlen(from)) > 0);
-    test_file_write(userd.config_path, changed);
-    free(changed);
-    free(text);
-}
-
-Test(admin, a_reload_that_moves_a_listener_is_refused_by_file_and_line)
-{
-    given_service(1);
-    when_config_changes("127.0.0.1:0", "127.0.0.1:1");
-    char *output = NULL;
-    cr_assert_eq(when_told("reload", NULL, &output), 1, "%s", output);
-    then_output_holds(output, userd.config_path);
-    then_output_holds(output, ":4: listener gateway has moved to \"127.0.0.1:1\"");
-    free(output);
-    json_t *root = when_asked_for_status();
-    cr_assert_eq(number_at(root, "master", "generation"), 1);
-    json_decref(root);
-}
-
 /* The command reads run_dir from a copy that is right, the service its own file that is not. */
 Test(admin, a_reload_of_a_broken_file_says_what_the_service_says)
 {
@@ -284,7 +256,7 @@ Test(admin, a_reload_of_a_broken_file_says_what_the_service_says)
     char *text = test_file_read(userd.config_path, NULL);
     test_file_write(copy, text);
     free(text);
-    when_config_changes("workers", "workerz");
+    when_config_changes(&userd, "workers", "workerz");
     const char *const argv[] = {TEST_USERD, "reload", "-c", copy, NULL};
     char *output = NULL;
     cr_assert_eq(test_process_run(argv, NULL, userd.directory, &output), 1, "%s", output);

@@ -1,0 +1,29 @@
+#include "master/address_key.h"
+
+#include <netinet/in.h>
+#include <string.h>
+
+#define KEY_SIZE        8
+#define IPV4_KEY_PREFIX UINT64_C(0x0000FFFF00000000) /* no IPv6 network in use begins like this */
+
+bool address_key_make(const struct sockaddr *address, uint64_t *ret_key)
+{
+    if (address->sa_family == AF_INET) {
+        struct sockaddr_in ipv4;
+        memcpy(&ipv4, address, sizeof(ipv4));
+        *ret_key = IPV4_KEY_PREFIX | ipv4.sin_addr.s_addr;
+        return true;
+    }
+    if (address->sa_family != AF_INET6)
+        return false;
+    struct sockaddr_in6 ipv6;
+    memcpy(&ipv6, address, sizeof(ipv6));
+    if (IN6_IS_ADDR_V4MAPPED(&ipv6.sin6_addr)) {
+        uint32_t ipv4 = 0;
+        memcpy(&ipv4, &ipv6.sin6_addr.s6_addr[12], sizeof(ipv4));
+        *ret_key = IPV4_KEY_PREFIX | ipv4;
+        return true;
+    }
+    memcpy(ret_key, ipv6.sin6_addr.s6_addr, KEY_SIZE);
+    return true;
+}

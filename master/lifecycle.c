@@ -1,0 +1,119 @@
+#include "master/lifecycle.h"
+
+#include <assert.h>
+#include <stddef.h>
+
+#define STARTING  LIFECYCLE_STARTING
+#define RUNNING   LIFECYCLE_RUNNING
+#define RELOADING LIFECYCLE_RELOADING
+#define DRAINING  LIFECYCLE_DRAINING
+#define STOPPING  LIFECYCLE_STOPPING
+
+/* In a stop nobody is replaced, and all that is left to wait for is the last one. */
+static const struct lifecycle_step table[LIFECYCLE_STATES][LIFECYCLE_EVENTS] =
+    {
+        [STARTING] =
+            {
+                [LIFECYCLE_GENERATION_READY] = {LIFECYCLE_SAY_SERVING, RUNNING},
+                [LIFECYCLE_NEXT_READY] = {LIFECYCLE_IGNORE, STARTING},
+                [LIFECYCLE_NEXT_FAILED] = {LIFECYCLE_IGNORE, STARTING},
+                [LIFECYCLE_CHILD_DIED] = {LIFECYCLE_RESPAWN, STARTING},
+                [LIFECYCLE_CHILD_LEFT] = {LIFECYCLE_FILL, STARTING},
+                /* nothing served yet: a person who mends the file is nearer than the next try */
+                [LIFECYCLE_CHILD_REFUSED] = {LIFECYCLE_GIVE_UP, STOPPING},
+                [LIFECYCLE_ROLE_HOPELESS] = {LIFECYCLE_GIVE_UP, STOPPING},
+                [LIFECYCLE_LAST_GONE] = {LIFECYCLE_IGNORE, STARTING},
+                [LIFECYCLE_RELOAD_ASKED] = {LIFECYCLE_REFUSE, STARTING},
+                [LIFECYCLE_RELOAD_REFUSED] = {LIFECYCLE_IGNORE, STARTING},
+                [LIFECYCLE_UPGRADE_ASKED] = {LIFECYCLE_REFUSE, STARTING},
+                [LIFECYCLE_STOP_ASKED] = {LIFECYCLE_BEGIN_STOP, DRAINING},
+                [LIFECYCLE_STOP_SIGNALLED] = {LIFECYCLE_BEGIN_STOP, DRAINING},
+                [LIFECYCLE_TIME_OVER] = {LIFECYCLE_IGNORE, STARTING},
+            },
+        [RUNNING] =
+            {
+                [LIFECYCLE_GENERATION_READY] = {LIFECYCLE_IGNORE, RUNNING},
+                [LIFECYCLE_NEXT_READY] = {LIFECYCLE_IGNORE, RUNNING},
+                [LIFECYCLE_NEXT_FAILED] = {LIFECYCLE_IGNORE, RUNNING},
+                [LIFECYCLE_CHILD_DIED] = {LIFECYCLE_RESPAWN, RUNNING},
+                [LIFECYCLE_CHILD_LEFT] = {LIFECYCLE_FILL, RUNNING},
+                [LIFECYCLE_CHILD_REFUSED] = {LIFECYCLE_RESPAWN, RUNNING},
+                [LIFECYCLE_ROLE_HOPELESS] = {LIFECYCLE_GIVE_UP, STOPPING},
+                [LIFECYCLE_LAST_GONE] = {LIFECYCLE_IGNORE, RUNNING},
+                [LIFECYCLE_RELOAD_ASKED] = {LIFECYCLE_BEGIN_RELOAD, RELOADING},
+                [LIFECYCLE_RELOAD_REFUSED] = {LIFECYCLE_IGNORE, RUNNING},
+                [LIFECYCLE_UPGRADE_ASKED] = {LIFECYCLE_BEGIN_UPGRADE, RUNNING},
+                [LIFECYCLE_STOP_ASKED] = {LIFECYCLE_BEGIN_STOP, DRAINING},
+                [LIFECYCLE_STOP_SIGNALLED] = {LIFECYCLE_BEGIN_STOP, DRAINING},
+                [LIFECYCLE_TIME_OVER] = {LIFECYCLE_IGNORE, RUNNING},
+            },
+        [RELOADING] =
+            {
+                [LIFECYCLE_GENERATION_READY] = {LIFECYCLE_IGNORE, RELOADING},
+                [LIFECYCLE_NEXT_READY] = {LIFECYCLE_COMMIT, RUNNING},
+                [LIFECYCLE_NEXT_FAILED] = {LIFECYCLE_ABORT, RUNNING},
+                [LIFECYCLE_CHILD_DIED] = {LIFECYCLE_RESPAWN, RELOADING},
+                [LIFECYCLE_CHILD_LEFT] = {LIFECYCLE_FILL, RELOADING},
+                [LIFECYCLE_CHILD_REFUSED] = {LIFECYCLE_RESPAWN, RELOADING},
+                [LIFECYCLE_ROLE_HOPELESS] = {LIFECYCLE_GIVE_UP, STOPPING},
+                [LIFECYCLE_LAST_GONE] = {LIFECYCLE_IGNORE, RELOADING},
+                [LIFECYCLE_RELOAD_ASKED] = {LIFECYCLE_REFUSE, RELOADING},
+                [LIFECYCLE_RELOAD_REFUSED] = {LIFECYCLE_IGNORE, RUNNING},
+                [LIFECYCLE_UPGRADE_ASKED] = {LIFECYCLE_REFUSE, RELOADING},
+                [LIFECYCLE_STOP_ASKED] = {LIFECYCLE_BEGIN_STOP, DRAINING},
+                [LIFECYCLE_STOP_SIGNALLED] = {LIFECYCLE_BEGIN_STOP, DRAINING},
+                [LIFECYCLE_TIME_OVER] = {LIFECYCLE_ABORT, RUNNING},
+            },
+        [DRAINING] =
+            {
+                [LIFECYCLE_GENERATION_READY] = {LIFECYCLE_IGNORE, DRAINING},
+                [LIFECYCLE_NEXT_READY] = {LIFECYCLE_IGNORE, DRAINING},
+                [LIFECYCLE_NEXT_FAILED] = {LIFECYCLE_IGNORE, DRAINING},
+                [LIFECYCLE_CHILD_DIED] = {LIFECYCLE_IGNORE, DRAINING},
+                [LIFECYCLE_CHILD_LEFT] = {LIFECYCLE_IGNORE, DRAINING},
+                [LIFECYCLE_CHILD_REFUSED] = {LIFECYCLE_IGNORE, DRAINING},
+                [LIFECYCLE_ROLE_HOPELESS] = {LIFECYCLE_IGNORE, DRAINING},
+                [LIFECYCLE_LAST_GONE] = {LIFECYCLE_END, STOPPING},
+                [LIFECYCLE_RELOAD_ASKED] = {LIFECYCLE_REFUSE, DRAINING},
+                [LIFECYCLE_RELOAD_REFUSED] = {LIFECYCLE_IGNORE, DRAINING},
+                [LIFECYCLE_UPGRADE_ASKED] = {LIFECYCLE_REFUSE, DRAINING},
+                [LIFECYCLE_STOP_ASKED] = {LIFECYCLE_IGNORE, DRAINING},
+                [LIFECYCLE_STOP_SIGNALLED] = {LIFECYCLE_KILL_ALL, STOPPING},
+                [LIFECYCLE_TIME_OVER] = {LIFECYCLE_KILL_ALL, STOPPING},
+            },
+        [STOPPING] =
+            {
+                [LIFECYCLE_GENERATION_READY] = {LIFECYCLE_IGNORE, STOPPING},
+                [LIFECYCLE_NEXT_READY] = {LIFECYCLE_IGNORE, STOPPING},
+                [LIFECYCLE_NEXT_FAILED] = {LIFECYCLE_IGNORE, STOPPING},
+                [LIFECYCLE_CHILD_DIED] = {LIFECYCLE_IGNORE, STOPPING},
+                [LIFECYCLE_CHILD_LEFT] = {LIFECYCLE_IGNORE, STOPPING},
+                [LIFECYCLE_CHILD_REFUSED] = {LIFECYCLE_IGNORE, STOPPING},
+                [LIFECYCLE_ROLE_HOPELESS] = {LIFECYCLE_IGNORE, STOPPING},
+                [LIFECYCLE_LAST_GONE] = {LIFECYCLE_END, STOPPING},
+                [LIFECYCLE_RELOAD_ASKED] = {LIFECYCLE_REFUSE, STOPPING},
+                [LIFECYCLE_RELOAD_REFUSED] = {LIFECYCLE_IGNORE, STOPPING},
+                [LIFECYCLE_UPGRADE_ASKED] = {LIFECYCLE_REFUSE, STOPPING},
+                [LIFECYCLE_STOP_ASKED] = {LIFECYCLE_IGNORE, STOPPING},
+                [LIFECYCLE_STOP_SIGNALLED] = {LIFECYCLE_KILL_ALL, STOPPING},
+                [LIFECYCLE_TIME_OVER] = {LIFECYCLE_KILL_ALL, STOPPING},
+            },
+};
+
+struct lifecycle_step lifecycle_next(enum lifecycle_state state, enum lifecycle_event event)
+{
+    assert(state < LIFECYCLE_STATES && event < LIFECYCLE_EVENTS);
+    return table[state][event];
+}
+
+const char *lifecycle_refusal(enum lifecycle_state state)
+{
+    static const char *const refusals[LIFECYCLE_STATES] = {
+        [STARTING] = "userd is still starting",
+        [RUNNING] = NULL,
+        [RELOADING] = "another reload is under way",
+        [DRAINING] = "userd is stopping",
+        [STOPPING] = "userd is stopping",
+    };
+    return refusals[state];
+}

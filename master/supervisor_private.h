@@ -1,0 +1,38 @@
+/* What supervisor.c and supervisor_requests.c share; no one else includes it. */
+#ifndef USERD_MASTER_SUPERVISOR_PRIVATE_H
+#define USERD_MASTER_SUPERVISOR_PRIVATE_H
+
+#include <systemd/sd-event.h>
+
+#include "master/admin_socket.h"
+#include "master/listener_set.h"
+#include "master/run_directory.h"
+#include "master/service_notice.h"
+#include "master/staffing.h"
+#include "master/supervisor.h"
+
+struct supervisor {
+    const char *file;
+    struct settings settings; /* owned until staffing takes them over */
+    struct run_directory run_directory;
+    struct listener_set listeners;              /* owned */
+    struct scoreboard *scoreboard;              /* owned */
+    int scoreboard_fd;                          /* owned */
+    int outbox_wake_fd;                         /* owned */
+    sd_event *event;                            /* owned */
+    struct staffing *staffing;                  /* owned */
+    struct service_notice *notice;              /* owned */
+    struct admin_socket *admin;                 /* owned */
+    uint64_t started_at_us;                     /* CLOCK_REALTIME */
+    struct settings_complaints reload_warnings; /* owned: of the reload that is under way */
+};
+
+/* ---- supervisor_requests.c: what signals and commands ask for ---- */
+
+extern const struct admin_socket_handlers supervisor_admin_handlers;
+
+/* Before anything else, so that no signal is lost. */
+MUST_CHECK int supervisor_requests_block_signals(void);
+MUST_CHECK int supervisor_requests_take_signals(struct supervisor *supervisor);
+
+#endif

@@ -1,0 +1,223 @@
+/* What people and service managers ask of the master, by signal or through run_dir/admin.sock: the
+ * lifecycle (staffing_ask) says whether it may be; here it is carried out and answered. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/file_descriptor.h"
+#include "common/log.h"
+#include "common/settings_complaints.h"
+#include "master/reload_check.h"
+#include "master/supervisor_private.h"
+
+#define STOP_MARGIN_MS 5000 /* over the drain: killing, reaping, closing */
+#define PROC_PATH_SIZE 32
+
+static const int handled_signals[] = {SIGTERM, SIGINT, SIGHUP};
+
+/* ---- stop ---- */
+
+static void announce_stop(struct supervisor *supervisor)
+{
+    service_notice_stopping(supervisor->notice);
+    admin_socket_conclude(
+        supervisor->admin, USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, "userd is stopping", NULL);
+    listener_set_close(&supervisor->listeners);
+}
+
+static int on_stop_signal(
+    sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+    (void)source;
+    struct supervisor *supervisor = userdata;
+    const char *name = sigabbrev_np((int)info->ssi_signo);
+    bool is_first =
+        lifecycle_next(staffing_state(supervisor->staffing), LIFECYCLE_STOP_SIGNALLED).action ==
+        LIFECYCLE_BEGIN_STOP;
+    if (is_first)
+        log_info("stopping signal=%s sender_pid=%u", name, info->ssi_pid);
+    else
+        log_warn("stopping at once signal=%s", name);
+    (void)staffing_ask(supervisor->staffing, LIFECYCLE_STOP_SIGNALLED);
+    if (is_first)
+        announce_stop(supervisor);
+    return 0;
+}
+
+/* ---- reload ---- */
+
+static void log_lines(enum log_level level, const char *text)
+{
+    for (const char *line = text; line != NULL && *line != '\0';) {
+        int length = (int)strcspn(line, "\n");
+        log_write(level, "%.*s", length, line);
+        line += length + (line[length] == '\n' ? 1 : 0);
+    }
+}
+
+static void replace_generation(
+    struct supervisor *supervisor, struct settings *next, struct settings_complaints *complaints)
+{
+    struct listener_change listeners = {0};
+    int result = listener_set_prepare(
+        &supervisor->listeners, next, supervisor->file, complaints, &listeners);
+    if (result == 0)
+        result = staffing_reload(supervisor->staffing, next, &listeners);
+    listener_set_abandon(&listeners);
+    if (result == -ENOSPC)
+        settings_complaints_add(complaints, supervisor->file, 0,
+            "the new workers find no room beside the old ones, expected at most %d in all while a "
+            "reload is under way",
+            SETTINGS_MAX_WORKERS);
+    else if (result < 0 && complaints->count == 0)
+        settings_complaints_add(complaints, NULL, 0, "%s", strerror(-result));
+}
+
+static void begin_reload(struct supervisor *supervisor, struct settings_complaints *complaints)
+{
+    struct settings next CLEANUP(settings_cleanup) = {0};
+    struct settings_complaints warnings = {0};
+    int result = reload_check_file(
+        supervisor->file, staffing_settings(supervisor->staffing), &next, complaints, &warnings);
+    log_lines(LOG_LEVEL_WARN, warnings.text);
+    settings_complaints_cleanup(&supervisor->reload_warnings);
+    supervisor->reload_warnings = warnings;
+    if (result == 0)
+        replace_generation(supervisor, &next, complaints);
+}
+
+/* True: on_reloaded() follows, or was called already. Otherwise what was wrong is logged and in
+ * *complaints, and nothing has changed. */
+static bool reload(struct supervisor *supervisor, struct settings_complaints *complaints)
+{
+    struct staffing *staffing = supervisor->staffing;
+    const char *refusal = lifecycle_refusal(staffing_state(staffing));
+    if (staffing_ask(staffing, LIFECYCLE_RELOAD_ASKED) != LIFECYCLE_BEGIN_RELOAD) {
+        settings_complaints_add(complaints, NULL, 0, "%s", refusal);
+        log_error("reload refused reason=\"%s\"", refusal);
+        return false;
+    }
+    service_notice_reloading(supervisor->notice);
+    begin_reload(supervisor, complaints);
+    if (complaints->count == 0)
+        return true;
+    (void)staffing_ask(staffing, LIFECYCLE_RELOAD_REFUSED);
+    log_lines(LOG_LEVEL_ERROR, complaints->text != NULL ? complaints->text : "out of memory");
+    log_error("reload refused, the old configuration stays in force");
+    service_notice_ready(supervisor->notice);
+    return false;
+}
+
+static int on_reload_signal(
+    sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+    (void)source;
+    struct supervisor *supervisor = userdata;
+    log_info("reloading file=%s sender_pid=%u", supervisor->file, info->ssi_pid);
+    struct settings_complaints complaints = {0};
+    (void)reload(supervisor, &complaints);
+    settings_complaints_cleanup(&complaints);
+    return 0;
+}
+
+/* ---- run_dir/admin.sock ---- */
+
+static void on_admin_status(struct admin_socket_client *client, void *userdata)
+{
+    struct supervisor *supervisor = userdata;
+    Userd__Ipc__Listener listeners[SETTINGS_MAX_LISTENERS];
+    Userd__Ipc__Listener *pointers[SETTINGS_MAX_LISTENERS];
+    Userd__Ipc__AdminResult result;
+    userd__ipc__admin_result__init(&result);
+    for (size_t i = 0; i < supervisor->listeners.count; i++) {
+        userd__ipc__listener__init(&listeners[i]);
+        listeners[i].name = supervisor->listeners.items[i].name;
+        listeners[i].address = supervisor->listeners.items[i].bound_text;
+        pointers[i] = &listeners[i];
+    }
+    result.n_listeners = supervisor->listeners.count;
+    result.listeners = pointers;
+    result.master_pid = (uint32_t)getpid();
+    result.generation = staffing_generation(supervisor->staffing);
+    result.started_at_us = supervisor->started_at_us;
+    /* opened anew: who asks may read the numbers, and not write them */
+    char path[PROC_PATH_SIZE];
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", supervisor->scoreboard_fd);
+    int fd CLEANUP(fd_close) = open(path, O_RDONLY | O_CLOEXEC);
+    result.is_done = fd >= 0;
+    if (fd < 0)
+        result.reason = strerror(errno);
+    admin_socket_answer(client, &result, fd);
+}
+
+static void refuse_admin(
+    struct admin_socket_client *client, const struct settings_complaints *complaints)
+{
+    Userd__Ipc__AdminResult result;
+    userd__ipc__admin_result__init(&result);
+    result.reason =
+        borrow_const(complaints->text != NULL ? complaints->text : "the service is out of memory");
+    admin_socket_answer(client, &result, -1);
+}
+
+static void on_admin_reload(struct admin_socket_client *client, void *userdata)
+{
+    struct supervisor *supervisor = userdata;
+    log_info("reloading file=%s", supervisor->file);
+    admin_socket_wait(client, STAFFING_RELOAD_TIMEOUT_MS);
+    struct settings_complaints complaints = {0};
+    if (!reload(supervisor, &complaints))
+        refuse_admin(client, &complaints);
+    settings_complaints_cleanup(&complaints);
+}
+
+/* Asked twice it waits twice: what a second signal does is a person's decision. */
+static void on_admin_stop(struct admin_socket_client *client, void *userdata)
+{
+    struct supervisor *supervisor = userdata;
+    Userd__Ipc__AdminResult result;
+    userd__ipc__admin_result__init(&result);
+    int drain_ms = staffing_settings(supervisor->staffing)->shutdown.drain_timeout_ms;
+    result.is_done = true;
+    result.timeout_ms = (uint32_t)drain_ms + STOP_MARGIN_MS;
+    admin_socket_answer(client, &result, -1);
+    admin_socket_wait(client, result.timeout_ms);
+    if (staffing_ask(supervisor->staffing, LIFECYCLE_STOP_ASKED) != LIFECYCLE_BEGIN_STOP)
+        return;
+    log_info("stopping reason=\"userd stop\"");
+    announce_stop(supervisor);
+}
+
+const struct admin_socket_handlers supervisor_admin_handlers = {
+    .on_status = on_admin_status,
+    .on_reload = on_admin_reload,
+    .on_stop = on_admin_stop,
+};
+
+/* ---- signals ---- */
+
+int supervisor_requests_block_signals(void)
+{
+    sigset_t blocked;
+    (void)sigemptyset(&blocked);
+    (void)sigaddset(&blocked, SIGCHLD);
+    for (size_t i = 0; i < ARRAY_LENGTH(handled_signals); i++)
+        (void)sigaddset(&blocked, handled_signals[i]);
+    if (sigprocmask(SIG_BLOCK, &blocked, NULL) < 0)
+        return -errno;
+    (void)signal(SIGPIPE, SIG_IGN);
+    return 0;
+}
+
+int supervisor_requests_take_signals(struct supervisor *supervisor)
+{
+    int result = sd_event_add_signal(supervisor->event, NULL, SIGTERM, on_stop_signal, supervisor);
+    if (result >= 0)
+        result = sd_event_add_signal(supervisor->event, NULL, SIGINT, on_stop_signal, supervisor);
+    if (result >= 0)
+        result = sd_event_add_signal(supervisor->event, NULL, SIGHUP, on_reload_signal, supervisor);
+    return result < 0 ? result : 0;
+}
