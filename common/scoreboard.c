@@ -8,6 +8,8 @@
 
 #include "common/file_descriptor.h"
 
+#define MEMORY_MODE 0600
+
 /* NULL with errno set on failure. */
 static struct scoreboard *map(int fd)
 {
@@ -21,6 +23,9 @@ int scoreboard_create(struct scoreboard **ret_scoreboard, int *ret_fd)
     if (fd < 0)
         return -errno;
     if (ftruncate(fd, sizeof(struct scoreboard)) != 0)
+        return -errno;
+    /* who is given a read-only descriptor must not open it for writing by way of /proc */
+    if (fchmod(fd, MEMORY_MODE) != 0)
         return -errno;
     /* a reader must never meet a shrunken map (SIGBUS) */
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)

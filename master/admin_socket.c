@@ -14,7 +14,8 @@
 #include "common/ipc_channel.h"
 #include "common/log.h"
 
-#define SOCKET_UMASK        0177 /* leaves 0600 */
+#define SOCKET_UMASK        0117 /* leaves 0660 */
+#define GROUPS_MAX          64   /* of a peer that are looked at */
 #define BACKLOG             ADMIN_SOCKET_CLIENTS
 #define CLIENT_TIMEOUT_MS   10000 /* to send a request, and after an answer to leave */
 #define TIMER_ACCURACY_US   100000
@@ -28,6 +29,7 @@ struct admin_socket_client {
     struct ipc_channel *channel;         /* owned; NULL: the place is free */
     sd_event_source *deadline;           /* owned */
     Userd__Ipc__AdminRequest__Kind open; /* the request that has no answer yet, or REQUEST_NONE */
+    bool is_trusted;                     /* with more than STATUS */
     uint64_t request_id;
 };
 
@@ -109,6 +111,14 @@ void admin_socket_conclude(struct admin_socket *socket, Userd__Ipc__AdminRequest
 
 /* --- requests --- */
 
+static void refuse(struct admin_socket_client *client)
+{
+    Userd__Ipc__AdminResult result;
+    userd__ipc__admin_result__init(&result);
+    result.reason = borrow_const("userd: this is for root and the service's own user");
+    admin_socket_answer(client, &result, -1);
+}
+
 static int on_frame(
     struct ipc_channel *channel, const Userd__Ipc__Frame *frame, int *fd, void *userdata)
 {
@@ -120,6 +130,10 @@ static int on_frame(
         return -EPROTO;
     client->open = frame->admin_request->kind;
     client->request_id = frame->admin_request->id;
+    if (!client->is_trusted && client->open != USERD__IPC__ADMIN_REQUEST__KIND__STATUS) {
+        refuse(client);
+        return 0;
+    }
     switch ((int)client->open) {
     case USERD__IPC__ADMIN_REQUEST__KIND__STATUS:
         handlers->on_status(client, client->socket->userdata);
@@ -150,14 +164,33 @@ static const struct ipc_channel_handlers channel_handlers = {
 
 /* --- connections --- */
 
-static bool is_allowed(int fd)
+/* Ours, as the peer's own group or one of its further ones. */
+static bool is_of_our_group(int fd, const struct ucred *peer)
+{
+    if (peer->gid == getegid())
+        return true;
+    gid_t groups[GROUPS_MAX];
+    socklen_t length = sizeof(groups);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &length) != 0)
+        return false; /* more than there is room for, too */
+    for (size_t i = 0; i < length / sizeof(groups[0]); i++)
+        if (groups[i] == getegid())
+            return true;
+    return false;
+}
+
+/* Root and our own user: everything. Our group: STATUS. Others: nothing. */
+static bool is_allowed(int fd, bool *ret_is_trusted)
 {
     struct ucred peer = {0};
     socklen_t length = sizeof(peer);
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0)
         return false;
-    if (peer.uid == 0 || peer.uid == geteuid())
+    bool is_trusted = peer.uid == 0 || peer.uid == geteuid();
+    if (is_trusted || is_of_our_group(fd, &peer)) {
+        *ret_is_trusted = is_trusted;
         return true;
+    }
     log_warn("admin client refused uid=%u pid=%d", peer.uid, (int)peer.pid);
     return false;
 }
@@ -181,13 +214,15 @@ static int on_connection(sd_event_source *source, int listening_fd, uint32_t eve
             log_warn("admin client not accepted error=\"%s\"", strerror(errno));
         return 0;
     }
-    if (!is_allowed(fd))
+    bool is_trusted = false;
+    if (!is_allowed(fd, &is_trusted))
         return 0;
     struct admin_socket_client *client = find_place(socket);
     if (client == NULL) {
         log_warn("admin client refused reason=\"%d are connected\"", ADMIN_SOCKET_CLIENTS);
         return 0;
     }
+    client->is_trusted = is_trusted;
     int error = ipc_channel_new(
         socket->event, fd_take(&fd), "admin", &channel_handlers, client, &client->channel);
     if (error == 0)

@@ -1,9 +1,10 @@
 /* run_dir/admin.sock: where `userd status`, `reload` and `stop` reach the master.
  *
- * SOCK_SEQPACKET, mode 0600, and the peer's credentials are looked at as well: root or our own
- * user, nobody else. At most ADMIN_SOCKET_CLIENTS at a time, each with a deadline; one more is
- * closed at once. A client that sends anything but one request at a time is cut off. It decides
- * nothing: requests go to the handlers.
+ * SOCK_SEQPACKET, mode 0660, and the peer's credentials are looked at as well: root and our own
+ * user may all, our group may ask for the status, nobody else is heard. At most
+ * ADMIN_SOCKET_CLIENTS at a time, each with a deadline; one more is closed at once. A client that
+ * sends anything but one request at a time is cut off. It decides nothing: requests go to the
+ * handlers.
  */
 #ifndef USERD_MASTER_ADMIN_SOCKET_H
 #define USERD_MASTER_ADMIN_SOCKET_H

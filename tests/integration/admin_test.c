@@ -1,7 +1,9 @@
 /* What a person sees and does through run_dir/admin.sock, on the real programs. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <jansson.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,13 +15,15 @@
 
 #include "common/file_descriptor.h"
 
+#include "ipc.pb-c.h"
 #include "tests/harness/test_userd.h"
 
-#define PATH_SIZE    192
-#define CLIENTS_MAX  16
-#define NOBODY       65534
-#define CALLS        20
-#define COMMAND_WAIT 20000
+#define PATH_SIZE     192
+#define CLIENTS_MAX   16
+#define NOBODY        65534
+#define CALLS         20
+#define COMMAND_WAIT  20000
+#define RECORD_INLINE 1 /* ipc_channel.c: in front of a frame that is in the record */
 
 static struct test_userd userd;
 
@@ -163,25 +167,102 @@ Test(admin, metrics_are_the_same_numbers_for_prometheus)
 
 /* ---- the socket ---- */
 
-Test(admin, the_socket_is_for_its_owner_alone)
+/* Even where the file lets everyone in. False where we are not root and cannot be anyone else. */
+static bool given_others_reach_the_socket(void)
 {
-    given_service(1);
     char path[PATH_SIZE];
     socket_path(path);
     struct stat info;
     cr_assert_eq(stat(path, &info), 0);
-    cr_assert_eq(info.st_mode & 07777, 0600);
+    cr_assert_eq(info.st_mode & 07777, 0660);
     if (geteuid() != 0)
-        return;
-    /* even where the file lets them in */
+        return false;
     cr_assert_eq(chmod(userd.directory, 0755), 0);
     cr_assert_eq(chmod(path, 0666), 0);
-    cr_assert_eq(seteuid(NOBODY), 0);
-    int fd CLEANUP(fd_close) = when_connected();
+    return true;
+}
+
+static int when_connected_as(uid_t user, gid_t group)
+{
+    cr_assert_eq(setgroups(0, NULL), 0);
+    cr_assert_eq(setegid(group), 0);
+    cr_assert_eq(seteuid(user), 0);
+    int fd = when_connected();
     cr_assert_eq(seteuid(0), 0);
+    cr_assert_eq(setegid(0), 0);
     cr_assert(fd >= 0);
+    return fd;
+}
+
+Test(admin, a_stranger_is_not_heard)
+{
+    given_service(1);
+    if (!given_others_reach_the_socket())
+        return;
+    int fd CLEANUP(fd_close) = when_connected_as(NOBODY, NOBODY);
     cr_assert(TEST_WAIT_FOR(is_hung_up(fd), COMMAND_WAIT), "a stranger is listened to");
     then_log_says(&userd, "admin client refused uid=65534");
+}
+
+/* The answer is the caller's to free. *ret_fd: what came with it, or -1. */
+static Userd__Ipc__Frame *when_asked(int fd, Userd__Ipc__AdminRequest__Kind kind, int *ret_fd)
+{
+    Userd__Ipc__AdminRequest request;
+    userd__ipc__admin_request__init(&request);
+    request.id = 1;
+    request.kind = kind;
+    Userd__Ipc__Frame frame;
+    userd__ipc__frame__init(&frame);
+    frame.body_case = USERD__IPC__FRAME__BODY_ADMIN_REQUEST;
+    frame.admin_request = &request;
+    uint8_t bytes[4096] = {RECORD_INLINE};
+    size_t size = 1 + userd__ipc__frame__pack(&frame, bytes + 1);
+    cr_assert_eq(send(fd, bytes, size, MSG_NOSIGNAL), (ssize_t)size);
+    char control[CMSG_SPACE(sizeof(int))];
+    struct iovec part = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+    struct msghdr message = {.msg_iov = &part,
+        .msg_iovlen = 1,
+        .msg_control = control,
+        .msg_controllen = sizeof(control)};
+    struct pollfd entry = {.fd = fd, .events = POLLIN};
+    cr_assert_eq(poll(&entry, 1, COMMAND_WAIT), 1);
+    ssize_t length = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+    cr_assert_gt(length, 1);
+    *ret_fd = -1;
+    const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (header != NULL)
+        memcpy(ret_fd, CMSG_DATA(header), sizeof(*ret_fd));
+    Userd__Ipc__Frame *answer = userd__ipc__frame__unpack(NULL, (size_t)length - 1, bytes + 1);
+    cr_assert(answer != NULL && answer->body_case == USERD__IPC__FRAME__BODY_ADMIN_RESULT);
+    return answer;
+}
+
+Test(admin, a_member_of_the_group_may_ask_and_change_nothing)
+{
+    given_service(1);
+    if (!given_others_reach_the_socket())
+        return;
+    int fd CLEANUP(fd_close) = when_connected_as(NOBODY, 0);
+    int board CLEANUP(fd_close) = -1;
+    Userd__Ipc__Frame *answer = when_asked(fd, USERD__IPC__ADMIN_REQUEST__KIND__STATUS, &board);
+    cr_assert(answer->admin_result->is_done);
+    cr_assert(board >= 0);
+    userd__ipc__frame__free_unpacked(answer, NULL);
+    /* what may be read cannot be opened once more to be written */
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", board);
+    cr_assert_eq(seteuid(NOBODY), 0);
+    int writable = open(path, O_RDWR | O_CLOEXEC);
+    cr_assert_eq(seteuid(0), 0);
+    cr_assert_eq(writable, -1, "the scoreboard can be written");
+    int none = -1;
+    answer = when_asked(fd, USERD__IPC__ADMIN_REQUEST__KIND__STOP, &none);
+    cr_assert(!answer->admin_result->is_done);
+    cr_assert_str_eq(
+        answer->admin_result->reason, "userd: this is for root and the service's own user");
+    userd__ipc__frame__free_unpacked(answer, NULL);
+    json_t *root = when_asked_for_status();
+    json_decref(root);
 }
 
 Test(admin, the_seventeenth_client_is_turned_away_and_the_others_run_out_of_time)
