@@ -277,9 +277,21 @@ def median_ratio(values, bases):
     return statistics.median(value / base for value, base in zip(values, bases))
 
 
+def first_line(command):
+    """Of what a program says; "unknown" where it cannot be had."""
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.partition("\n")[0].strip()
+    return "unknown"
+
+
 def machine():
     """What figures were taken on, for whoever compares them later."""
-    return {"cores": os.cpu_count(), "load": os.getloadavg(), "at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    cpu = [line.partition(":")[2].strip() for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+           if line.startswith("model name")]
+    grpc = first_line(["dpkg-query", "--show", "--showformat", "${Version}", "libgrpc-dev"])
+    return {"cpu": cpu[0] if cpu else os.uname().machine, "cores": os.cpu_count(), "kernel": os.uname().release,
+            "postgresql": (first_line(["psql", "--version"]).split() + ["unknown"] * 3)[2],
+            "grpc": grpc.partition("-")[0], "load": os.getloadavg(), "at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
 
 
 def print_table(heading, rows):
@@ -291,9 +303,6 @@ def print_table(heading, rows):
         print("  ".join([str(line[0]).ljust(widths[0]), *cells[1:]]))
 
 
-def write_json(name, figures):
-    """Into build/, beside what was built; the path."""
-    path = SOURCE / "build" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
+def write_json(path, figures):
+    """With what they were taken on."""
     path.write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n", encoding="utf-8")
-    return path
