@@ -279,6 +279,13 @@ static void on_error(struct consumer_group *group, rd_kafka_event_t *event)
     }
     group->options.handlers->on_trouble(group->options.userdata);
     unsigned int suppressed = 0;
+    /* Tried again for ever, but it takes someone to mend it; the text holds no secret. */
+    if (error == RD_KAFKA_RESP_ERR__AUTHENTICATION || error == RD_KAFKA_RESP_ERR__SSL) {
+        if (log_limit_allows(&group->error_limit, ERROR_LINES_PER_SECOND, &suppressed))
+            log_error("kafka connection refused reason=%s suppressed=%u text=\"%s\"",
+                rd_kafka_err2name(error), suppressed, rd_kafka_event_error_string(event));
+        return;
+    }
     /* Lost connections are kafka_watch's to say. */
     if (error == RD_KAFKA_RESP_ERR__TRANSPORT || error == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN ||
         error == RD_KAFKA_RESP_ERR__RESOLVE)

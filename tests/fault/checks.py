@@ -1,11 +1,11 @@
 """The twelve invariants, each a function: Evidence in, complaints out. The first line of each docstring is the invariant."""
 import collections
 import json
-import pathlib
 
 import load
 import oracle
 import replay_fault
+import userd_service
 
 COMPLAINTS_MAX = 5
 # After an outage, with tens of thousands of rows; librdkafka's longest pause between two tries to connect is 5 s.
@@ -261,37 +261,19 @@ def everything_settles(evidence):
         yield f"an outbox row about {auth_id} was parked"
 
 
-def memory_holds(pid, text):
-    """Whether a process has the text in memory that it can write."""
-    try:
-        maps = pathlib.Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
-        with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-            for line in maps.splitlines():
-                span, rights = line.split()[:2]
-                start, end = (int(number, 16) for number in span.split("-"))
-                if rights != "rw-p" or end - start > 512 * 1024 * 1024:
-                    continue
-                memory.seek(start)
-                if text in memory.read(end - start):
-                    return True
-    except (OSError, ValueError):
-        pass
-    return False
-
-
 def no_process_holds_the_others_secrets(evidence):
     """10. no worker holds a Kafka secret, eventd no database secret"""
     password = evidence.stand.database_password.encode()
     servers = evidence.stand.servers.encode()
     workers = evidence.stand.main.pids("userd-worker")
     eventds = evidence.stand.main.pids("userd-eventd")
-    if workers and not any(memory_holds(pid, password) for pid in workers):
+    if workers and not any(userd_service.memory_holds(pid, password) for pid in workers):
         yield "no worker has the database's password in memory: this check looks at the wrong place"
     for pid in eventds:
-        if memory_holds(pid, password):
+        if userd_service.memory_holds(pid, password):
             yield "eventd has the database's password in memory"
     for pid in workers:
-        if memory_holds(pid, servers):
+        if userd_service.memory_holds(pid, servers):
             yield "a worker has the broker's address in memory"
 
 

@@ -6,7 +6,6 @@ import kafka
 
 import fault_base
 import oracle
-import stand as stands
 import userd_service
 
 LETTERS = 3000
@@ -36,7 +35,7 @@ class ReplayFault(fault_base.Fault):
         process = self.replay(stand)
         while process.poll() is None and sum(source.end_offsets(partitions).values()) < most:
             pass
-        self.kill([*stands.children(process.pid), process.pid])
+        self.kill([*userd_service.processes_under(process.pid), process.pid])
         process.wait()
         source.close()
 

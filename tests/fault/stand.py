@@ -19,22 +19,6 @@ EMPTY_TIMEOUT_S = 60
 NODES = {"apache": 1, "apache3": 3}
 
 
-def children(pid):
-    """The living children of a process: {pid: program name}."""
-    found = {}
-    for entry in pathlib.Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text(encoding="utf-8").rsplit(")", 1)
-        except OSError:
-            continue
-        state, parent = fields[1].split()[:2]
-        if int(parent) == pid and state != "Z":
-            found[int(entry.name)] = fields[0].split("(", 1)[1]
-    return found
-
-
 def send_signal(pids, number):
     """To those that still live."""
     for pid in pids:
@@ -71,7 +55,7 @@ class Instance:
 
     def pids(self, program):
         """Of its userd-worker or userd-eventd processes; the kernel cuts names at 15 characters."""
-        return [pid for pid, name in children(self.process.pid).items() if name == program[:15]]
+        return [pid for pid, name in userd_service.processes_under(self.process.pid).items() if name == program[:15]]
 
     def is_running(self):
         """The master lives."""
@@ -135,7 +119,7 @@ class Stand(userd_service.Service):
         self.hang_postgres(False)
         for instance in (self.second, self.main):
             if instance.is_running():
-                send_signal(children(instance.process.pid), signal.SIGCONT)
+                send_signal(userd_service.processes_under(instance.process.pid), signal.SIGCONT)
                 instance.kill()
         if self.broker is not None:
             send_signal([self.broker.pid], signal.SIGCONT)
@@ -190,9 +174,9 @@ class Stand(userd_service.Service):
         postmaster = int(pid_file.read_text(encoding="utf-8").split()[0])
         if is_hung:
             send_signal([postmaster], signal.SIGSTOP)
-            send_signal(children(postmaster), signal.SIGSTOP)
+            send_signal(userd_service.processes_under(postmaster), signal.SIGSTOP)
         else:
-            send_signal(children(postmaster), signal.SIGCONT)
+            send_signal(userd_service.processes_under(postmaster), signal.SIGCONT)
             send_signal([postmaster], signal.SIGCONT)
 
     # ---- rows of other writers of the database

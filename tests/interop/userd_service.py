@@ -35,6 +35,45 @@ def read_handle(path):
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
+def processes_under(pid):
+    """{pid: program name} of a process's living children, and theirs."""
+    parents = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            name, rest = (entry / "stat").read_text(encoding="utf-8").split("(", 1)[1].rsplit(")", 1)
+        except OSError:
+            continue
+        state, parent = rest.split()[:2]
+        if state != "Z":
+            parents[int(entry.name)] = (int(parent), name)
+    found = {}
+    news = {pid}
+    while news:
+        news = {one for one, (parent, _) in parents.items() if parent in news}
+        found.update({one: parents[one][1] for one in news})
+    return found
+
+
+def memory_holds(pid, text):
+    """Whether a process has the text in memory that it can write."""
+    try:
+        maps = pathlib.Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+        with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+            for line in maps.splitlines():
+                span, rights = line.split()[:2]
+                start, end = (int(number, 16) for number in span.split("-"))
+                if rights != "rw-p" or end - start > 512 * 1024 * 1024:
+                    continue
+                memory.seek(start)
+                if text in memory.read(end - start):
+                    return True
+    except (OSError, ValueError):
+        pass
+    return False
+
+
 def skip_without_kafka():
     """Ends the program as skipped when it is to run against a real Kafka that could not be had."""
     handle = os.environ.get("USERD_TEST_KAFKA")
@@ -58,6 +97,7 @@ class Service:
         self.settings = settings
         self.kafka_settings = kafka_settings
         self.start_is_held = False  # True: start_userd() is the test's to call
+        self.log = None             # a file to write userd's log to; None: our standard error
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="userd-interop."))
         self.database = f"interop_{os.getpid()}_{time.monotonic_ns()}"
         self.broker = None
@@ -132,7 +172,7 @@ class Service:
     def start_userd(self):
         """`userd run`: its log goes to our standard error, where CTest looks for sanitizers' reports."""
         self.master = subprocess.Popen([BINARY / "master/userd", "run", "-c", self.directory / "userd.conf"],
-                                       stdin=subprocess.DEVNULL, env=self.environment())
+                                       stdin=subprocess.DEVNULL, stderr=self.log, env=self.environment())
         listeners = self.directory / "run/listeners"
         wait_for(lambda: listeners.exists() or self.master.poll() is not None, "listening")
         addresses = dict(line.split(" ", 1) for line in listeners.read_text(encoding="utf-8").splitlines())

@@ -37,6 +37,7 @@ iproute2                 | ip                                              | sys
 spin                     | spin                                            | model
 default-jre-headless     | java                                            | kafka
 maven                    | mvn                                             | kafka
+openssl                  | openssl                                         | kafka
 clang-format             | clang-format                                    | lint
 clang-tidy               | clang-tidy                                      | lint
 shellcheck               | shellcheck                                      | lint
