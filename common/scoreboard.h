@@ -17,10 +17,13 @@
 #include "common/settings.h"
 
 #define SCOREBOARD_MAGIC       UINT64_C(0x7573657264736231) /* "userdsb1" */
-#define SCOREBOARD_VERSION     2
+#define SCOREBOARD_VERSION     3
 #define SCOREBOARD_SLOT_EVENTD 0
 #define SCOREBOARD_SLOTS       (1 + SETTINGS_MAX_WORKERS)
 #define SCOREBOARD_LAGS        64
+#define SCOREBOARD_METHODS     16
+#define SCOREBOARD_STATUSES    17 /* gRPC's codes: 0 (OK) to 16 */
+#define SCOREBOARD_NAME_SIZE   56
 
 enum process_state {
     PROCESS_ABSENT,
@@ -36,6 +39,16 @@ struct scoreboard_lag {
     _Atomic uint32_t topic; /* enum scoreboard_topic; 0: no such row */
     _Atomic int32_t partition;
     _Atomic uint64_t records;
+};
+
+/* A unary method of a worker, written by its rpc thread alone when a call is over. The name is
+ * there for good once `is_named` says so (acquire). */
+struct scoreboard_method {
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint32_t is_named;
+    char name[SCOREBOARD_NAME_SIZE]; /* "user.User/GetUser", with a NUL */
+    _Atomic uint64_t statuses[SCOREBOARD_STATUSES];
+    _Atomic uint64_t latency_sum_us; /* from a call's arrival to its answer */
+    _Atomic uint64_t latency[LATENCY_HISTOGRAM_BUCKETS];
 };
 
 /* Written by the process in the slot, zeroed by the master before each new one. */
@@ -59,7 +72,8 @@ struct scoreboard_slot {
     /* worker: the database's side */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t batches;
     _Atomic uint64_t batched_requests;
-    _Atomic uint64_t is_relay; /* this worker's relay holds the outbox lock */
+    _Atomic uint64_t questions_waiting; /* for a batch, when the last one was sent */
+    _Atomic uint64_t is_relay;          /* this worker's relay holds the outbox lock */
     _Atomic uint64_t outbox_published;
     _Atomic uint64_t outbox_parked;
     _Atomic uint64_t outbox_backlog; /* rows known to be waiting */
@@ -89,6 +103,8 @@ struct scoreboard_slot {
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t outbox_oldest_us; /* age of the oldest row */
     _Atomic uint64_t publish_latency_sum_us;
     _Atomic uint64_t publish_latency[LATENCY_HISTOGRAM_BUCKETS];
+    /* worker: in the order of their registration; those without a name are not used */
+    struct scoreboard_method methods[SCOREBOARD_METHODS];
 };
 
 /* Written by the master alone. */

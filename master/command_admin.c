@@ -142,12 +142,8 @@ static int print_status(
 
 static int print_metrics(const Userd__Ipc__AdminResult *master, const struct scoreboard *scoreboard)
 {
-    struct status_report *report = calloc(1, sizeof(*report));
-    if (report == NULL)
+    if (status_metrics_print(stdout, master, scoreboard) < 0)
         return EX_OSERR;
-    status_report_read(scoreboard, monotonic_clock_us(), report);
-    status_metrics_print(stdout, master, report);
-    free(report);
     return fflush(stdout) == 0 && !ferror(stdout) ? EX_OK : EX_IOERR;
 }
 

@@ -1,7 +1,13 @@
 #include "master/status_metrics.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stddef.h>
+#include <stdlib.h>
+
+#include "common/monotonic_clock.h"
+#include "master/metrics_histogram.h"
+#include "master/status_report.h"
 
 #define MICROSECONDS_PER_SECOND 1e6
 
@@ -34,6 +40,9 @@ static const struct metric worker_metrics[] = {
         WORKER(work.outbox_published)},
     {"userd_outbox_parked_total", "", "counter", "Outbox rows that can never be published.",
         WORKER(work.outbox_parked)},
+    {"userd_questions_waiting", "", "gauge",
+        "Questions to the database that waited when the last batch was sent.",
+        WORKER(work.questions_waiting)},
     {"userd_outbox_backlog", "", "gauge", "Outbox rows that the relay knows to wait.",
         WORKER(work.outbox_backlog)},
     {"userd_events_total", "effect=\"applied\",", "counter", "Consumed events that are in effect.",
@@ -53,6 +62,15 @@ static const struct metric eventd_metrics[] = {
     {"userd_kafka_produce_errors_total", "", "counter", "Records that the broker has not taken.",
         EVENTD(errors)},
     {"userd_kafka_consumed_total", "", "counter", "Records read.", EVENTD(consumed)},
+    {"userd_kafka_brokers", "", "gauge", "Brokers of the cluster.", EVENTD(brokers)},
+    {"userd_kafka_brokers_up", "", "gauge", "Brokers that the producer is connected to.",
+        EVENTD(brokers_up)},
+    {"userd_kafka_produce_queue", "", "gauge", "Records that are not acknowledged yet.",
+        EVENTD(produce_queue)},
+    {"userd_kafka_fetch_queue", "", "gauge", "Records that are fetched and not read yet.",
+        EVENTD(fetch_queue)},
+    {"userd_kafka_lag_records", "", "gauge", "Records of our partitions that are not in effect.",
+        EVENTD(lag)},
 };
 
 static void print_head(FILE *stream, const char *name, const char *type, const char *help)
@@ -86,6 +104,10 @@ static void print_workers(FILE *stream, const struct status_report *report)
     for (size_t j = 0; j < report->worker_count; j++)
         (void)fprintf(stream, "userd_database_up{worker=\"%u\"} %d\n", report->workers[j].slot,
             report->workers[j].is_database_ready ? 1 : 0);
+    print_head(stream, "userd_calls_in_progress", "gauge", "Calls that have no answer yet.");
+    for (size_t j = 0; j < report->worker_count; j++)
+        (void)fprintf(stream, "userd_calls_in_progress{worker=\"%u\"} %" PRIu64 "\n",
+            report->workers[j].slot, status_report_in_progress(&report->workers[j].calls));
 }
 
 static void print_eventd(FILE *stream, const struct status_eventd *eventd)
@@ -99,11 +121,37 @@ static void print_eventd(FILE *stream, const struct status_eventd *eventd)
         print_head(stream, metric->name, metric->type, metric->help);
         (void)fprintf(stream, "%s %" PRIu64 "\n", metric->name, value_at(eventd, metric->offset));
     }
+    print_single(stream, "userd_kafka_round_trip_seconds", "gauge",
+        "How long the slowest broker takes to answer (99 of 100 requests).",
+        (double)eventd->round_trip_us / MICROSECONDS_PER_SECOND);
+    if (eventd->lag_count > 0)
+        print_head(stream, "userd_kafka_partition_lag_records", "gauge",
+            "Records of a partition that are not in effect.");
+    for (size_t i = 0; i < eventd->lag_count; i++)
+        (void)fprintf(stream,
+            "userd_kafka_partition_lag_records{topic=\"%s\",partition=\"%d\"} %" PRIu64 "\n",
+            status_report_topic_name(eventd->lags[i].topic), eventd->lags[i].partition,
+            eventd->lags[i].records);
 }
 
-void status_metrics_print(
-    FILE *stream, const Userd__Ipc__AdminResult *master, const struct status_report *report)
+static void print_up(FILE *stream, double value)
 {
+    print_single(stream, "userd_up", "gauge", "Whether the service answers.", value);
+}
+
+void status_metrics_print_absence(FILE *stream)
+{
+    print_up(stream, 0);
+}
+
+int status_metrics_print(
+    FILE *stream, const Userd__Ipc__AdminResult *master, const struct scoreboard *scoreboard)
+{
+    struct status_report *report = calloc(1, sizeof(*report));
+    if (report == NULL)
+        return -ENOMEM;
+    status_report_read(scoreboard, monotonic_clock_us(), report);
+    print_up(stream, 1);
     print_single(stream, "userd_start_time_seconds", "gauge",
         "When the master started, since 1970.",
         (double)master->started_at_us / MICROSECONDS_PER_SECOND);
@@ -112,5 +160,12 @@ void status_metrics_print(
     print_single(stream, "userd_workers_ready", "gauge", "Workers that take calls.",
         (double)report->ready_count);
     print_workers(stream, report);
+    print_single(stream, "userd_outbox_oldest_seconds", "gauge",
+        "Age of the oldest outbox row that waits.",
+        (double)report->work.outbox_oldest_us / MICROSECONDS_PER_SECOND);
+    metrics_histogram_print_methods(stream, scoreboard);
+    metrics_histogram_print_publishing(stream, scoreboard);
     print_eventd(stream, &report->eventd);
+    free(report);
+    return 0;
 }

@@ -7,7 +7,9 @@
 
 #define MICROSECONDS_PER_SECOND UINT64_C(1000000)
 #define TIME_SIZE               32
+#define MICROSECONDS_PER_MS     1000
 #define JSON_REAL_DIGITS        10
+#define DURATION_SIZE           32
 
 /* --- for people --- */
 
@@ -45,6 +47,37 @@ static void print_worker(FILE *stream, const struct status_worker *worker)
         requests_per_batch(&worker->work), worker->is_relay ? "yes" : "-");
 }
 
+/* Three digits are enough for people: "812 us", "1.25 ms", "12.5 s". */
+static void format_duration(uint64_t duration_us, char ret_text[DURATION_SIZE])
+{
+    if (duration_us < MICROSECONDS_PER_MS)
+        (void)snprintf(ret_text, DURATION_SIZE, "%" PRIu64 " us", duration_us);
+    else if (duration_us < MICROSECONDS_PER_SECOND)
+        (void)snprintf(
+            ret_text, DURATION_SIZE, "%.3g ms", (double)duration_us / MICROSECONDS_PER_MS);
+    else
+        (void)snprintf(
+            ret_text, DURATION_SIZE, "%.3g s", (double)duration_us / MICROSECONDS_PER_SECOND);
+}
+
+static void print_methods(FILE *stream, const struct status_methods *methods)
+{
+    (void)fprintf(stream, "\n%-32s %10s %10s %9s %10s %10s %10s\n", "method", "calls", "ok",
+        "calls/s", "average", "p50", "p99");
+    for (size_t i = 0; i < methods->count; i++) {
+        const struct status_method *method = &methods->rows[i];
+        char average[DURATION_SIZE];
+        char median[DURATION_SIZE];
+        char slow[DURATION_SIZE];
+        format_duration(method->calls == 0 ? 0 : method->latency_sum_us / method->calls, average);
+        format_duration(status_methods_quantile_us(method->latency, 0.5), median);
+        format_duration(status_methods_quantile_us(method->latency, 0.99), slow);
+        (void)fprintf(stream, "%-32s %10" PRIu64 " %10" PRIu64 " %9.0f %10s %10s %10s\n",
+            method->name, method->calls, method->statuses[0], method->per_second, average, median,
+            slow);
+    }
+}
+
 static void print_eventd(FILE *stream, const struct status_report *report)
 {
     const struct status_eventd *eventd = &report->eventd;
@@ -55,10 +88,10 @@ static void print_eventd(FILE *stream, const struct status_report *report)
     }
     (void)fprintf(stream,
         "\neventd: pid %u, %s, generation %u, Kafka %s, produced %" PRIu64 ", consumed %" PRIu64
-        ", errors %" PRIu64 ", outbox backlog %" PRIu64 "\n",
+        ", errors %" PRIu64 ", lag %" PRIu64 ", outbox backlog %" PRIu64 "\n",
         eventd->pid, status_report_state_name(eventd->state), eventd->generation,
         eventd->is_connected ? "connected" : "away", eventd->produced, eventd->consumed,
-        eventd->errors, report->work.outbox_backlog);
+        eventd->errors, eventd->lag, report->work.outbox_backlog);
 }
 
 void status_print_table(
@@ -80,6 +113,7 @@ void status_print_table(
     print_calls(stream, report->connections, &report->calls, "");
     (void)fprintf(stream, " %9" PRIu64 " %6.1f  %s\n", report->work.batches,
         requests_per_batch(&report->work), report->has_relay ? "yes" : "-");
+    print_methods(stream, &report->methods);
     print_eventd(stream, report);
 }
 
@@ -120,18 +154,21 @@ static int set_activity(json_t *object, uint64_t connections, const struct statu
         {"without_claim", work->events_without_claim},
         {"dead_lettered", work->events_dead_lettered}};
     const struct named_count outbox_counts[] = {{"published", work->outbox_published},
-        {"parked", work->outbox_parked}, {"backlog", work->outbox_backlog}};
+        {"parked", work->outbox_parked}, {"backlog", work->outbox_backlog},
+        {"oldest_us", work->outbox_oldest_us}};
     json_t *call_object = json_object();
     json_t *event_object = json_object();
     json_t *outbox_object = json_object();
     int result = set_counts(call_object, call_counts, ARRAY_LENGTH(call_counts));
     result |= set(call_object, "per_second", json_real(calls->per_second));
+    result |= set_count(call_object, "in_progress", status_report_in_progress(calls));
     result |= set_counts(event_object, event_counts, ARRAY_LENGTH(event_counts));
     result |= set_counts(outbox_object, outbox_counts, ARRAY_LENGTH(outbox_counts));
     result |= set_count(object, "connections", connections);
     result |= set(object, "calls", call_object);
     result |= set_count(object, "batches", work->batches);
     result |= set_count(object, "batched_requests", work->batched_requests);
+    result |= set_count(object, "questions_waiting", work->questions_waiting);
     result |= set(object, "events", event_object);
     result |= set(object, "outbox", outbox_object);
     return result;
@@ -179,8 +216,43 @@ static int set_eventd(json_t *root, const struct status_eventd *eventd)
     result |= set(group, "connected", json_boolean(eventd->is_connected));
     result |= set_count(group, "produced", eventd->produced);
     result |= set_count(group, "consumed", eventd->consumed);
-    result |= set_count(group, "errors", eventd->errors);
+    const struct named_count counts[] = {{"errors", eventd->errors}, {"lag", eventd->lag},
+        {"brokers", eventd->brokers}, {"brokers_up", eventd->brokers_up},
+        {"round_trip_us", eventd->round_trip_us}, {"produce_queue", eventd->produce_queue},
+        {"fetch_queue", eventd->fetch_queue}};
+    result |= set_counts(group, counts, ARRAY_LENGTH(counts));
+    result |= set(group, "produced_per_second", json_real(eventd->produced_per_second));
+    result |= set(group, "consumed_per_second", json_real(eventd->consumed_per_second));
+    json_t *lags = json_array();
+    for (size_t i = 0; i < eventd->lag_count; i++) {
+        json_t *lag = json_object();
+        result |= set(lag, "topic", json_string(status_report_topic_name(eventd->lags[i].topic)));
+        result |= set(lag, "partition", json_integer(eventd->lags[i].partition));
+        result |= set_count(lag, "records", eventd->lags[i].records);
+        result |= json_array_append_new(lags, lag);
+    }
+    result |= set(group, "lags", lags);
     return result | set(root, "eventd", group);
+}
+
+static int append_method(json_t *methods, const struct status_method *method)
+{
+    json_t *object = json_object();
+    json_t *statuses = json_object();
+    int result = set(object, "name", json_string(method->name));
+    result |= set_count(object, "calls", method->calls);
+    result |= set(object, "per_second", json_real(method->per_second));
+    for (size_t i = 0; i < SCOREBOARD_STATUSES; i++)
+        if (method->statuses[i] > 0)
+            result |= set_count(statuses, status_methods_status_name(i), method->statuses[i]);
+    const struct named_count counts[] = {{"latency_sum_us", method->latency_sum_us},
+        {"p50_us", status_methods_quantile_us(method->latency, 0.5)},
+        {"p90_us", status_methods_quantile_us(method->latency, 0.9)},
+        {"p99_us", status_methods_quantile_us(method->latency, 0.99)},
+        {"p999_us", status_methods_quantile_us(method->latency, 0.999)}};
+    result |= set(object, "statuses", statuses);
+    result |= set_counts(object, counts, ARRAY_LENGTH(counts));
+    return result | json_array_append_new(methods, object);
 }
 
 int status_print_json(
@@ -188,12 +260,16 @@ int status_print_json(
 {
     json_t *root = json_object();
     json_t *workers = json_array();
+    json_t *methods = json_array();
     json_t *totals = json_object();
     int result = set_count(root, "scoreboard_version", SCOREBOARD_VERSION);
     result |= set_master(root, master);
     for (size_t i = 0; i < report->worker_count; i++)
         result |= append_worker(workers, &report->workers[i]);
     result |= set(root, "workers", workers);
+    for (size_t i = 0; i < report->methods.count; i++)
+        result |= append_method(methods, &report->methods.rows[i]);
+    result |= set(root, "methods", methods);
     result |= set_eventd(root, &report->eventd);
     result |= set_count(totals, "workers_ready", report->ready_count);
     result |= set_activity(totals, report->connections, &report->calls, &report->work);

@@ -54,6 +54,7 @@ static void read_worker(
             .cancelled = get(&slot->calls_cancelled)},
         .work = {.batches = get(&slot->batches),
             .batched_requests = get(&slot->batched_requests),
+            .questions_waiting = get(&slot->questions_waiting),
             .outbox_published = get(&slot->outbox_published),
             .outbox_parked = get(&slot->outbox_parked),
             .events_applied = get(&slot->events_applied),
@@ -62,8 +63,10 @@ static void read_worker(
             .events_without_claim = get(&slot->events_without_claim),
             .events_dead_lettered = get(&slot->events_dead_lettered)},
     };
-    if (ret_worker->is_relay)
-        ret_worker->work.outbox_backlog = get(&slot->outbox_backlog);
+    if (!ret_worker->is_relay)
+        return;
+    ret_worker->work.outbox_backlog = get(&slot->outbox_backlog);
+    ret_worker->work.outbox_oldest_us = get(&slot->outbox_oldest_us);
 }
 
 static void read_eventd(const struct scoreboard *scoreboard, struct status_eventd *ret_eventd)
@@ -77,7 +80,23 @@ static void read_eventd(const struct scoreboard *scoreboard, struct status_event
         .produced = get(&slot->kafka_produced),
         .consumed = get(&slot->kafka_consumed),
         .errors = get(&slot->kafka_produce_errors),
+        .brokers = get(&slot->kafka_brokers),
+        .brokers_up = get(&slot->kafka_brokers_up),
+        .round_trip_us = get(&slot->kafka_round_trip_us),
+        .produce_queue = get(&slot->kafka_produce_queue),
+        .fetch_queue = get(&slot->kafka_fetch_queue),
+        .lag = get(&slot->kafka_lag),
     };
+    for (size_t i = 0; i < SCOREBOARD_LAGS; i++) {
+        const struct scoreboard_lag *row = &slot->kafka_lags[i];
+        uint32_t topic = get_small(&row->topic);
+        if (topic != SCOREBOARD_TOPIC_REGISTRATION && topic != SCOREBOARD_TOPIC_ADMIN_DELETE)
+            continue;
+        ret_eventd->lags[ret_eventd->lag_count++] =
+            (struct status_lag){.topic = (enum scoreboard_topic)topic,
+                .partition = atomic_load_explicit(&row->partition, memory_order_relaxed),
+                .records = get(&row->records)};
+    }
 }
 
 static void add_calls(struct status_calls *total, const struct status_calls *part)
@@ -96,7 +115,10 @@ static void add_work(struct status_work *total, const struct status_work *part)
     total->batched_requests += part->batched_requests;
     total->outbox_published += part->outbox_published;
     total->outbox_parked += part->outbox_parked;
+    total->questions_waiting += part->questions_waiting;
     total->outbox_backlog += part->outbox_backlog;
+    if (part->outbox_oldest_us > total->outbox_oldest_us)
+        total->outbox_oldest_us = part->outbox_oldest_us;
     total->events_applied += part->events_applied;
     total->events_no_op += part->events_no_op;
     total->events_tombstoned += part->events_tombstoned;
@@ -122,6 +144,7 @@ void status_report_read(
         report->connections += worker->connections;
         add_calls(&report->calls, &worker->calls);
         add_work(&report->work, &worker->work);
+        status_methods_add(&report->methods, &scoreboard->slots[slot]);
     }
 }
 
@@ -148,6 +171,24 @@ void status_report_set_rates(struct status_report *report, const struct status_r
         worker->calls.per_second = (double)calls / seconds;
         report->calls.per_second += worker->calls.per_second;
     }
+    status_methods_set_rates(&report->methods, &earlier->methods, seconds);
+    struct status_eventd *eventd = &report->eventd;
+    bool is_same = eventd->pid == earlier->eventd.pid;
+    uint64_t produced = is_same ? earlier->eventd.produced : 0;
+    uint64_t consumed = is_same ? earlier->eventd.consumed : 0;
+    eventd->produced_per_second = (double)(eventd->produced - produced) / seconds;
+    eventd->consumed_per_second = (double)(eventd->consumed - consumed) / seconds;
+}
+
+uint64_t status_report_in_progress(const struct status_calls *calls)
+{
+    uint64_t over = calls->ok + calls->failed + calls->refused + calls->expired + calls->cancelled;
+    return calls->started > over ? calls->started - over : 0;
+}
+
+const char *status_report_topic_name(enum scoreboard_topic topic)
+{
+    return topic == SCOREBOARD_TOPIC_REGISTRATION ? "registration" : "admin_delete";
 }
 
 const char *status_report_state_name(enum process_state state)

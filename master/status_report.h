@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/scoreboard.h"
+#include "master/status_methods.h"
 
 struct status_calls {
     uint64_t started;
@@ -26,7 +27,9 @@ struct status_work {
     uint64_t batched_requests;
     uint64_t outbox_published;
     uint64_t outbox_parked;
-    uint64_t outbox_backlog; /* of the relay; 0 elsewhere */
+    uint64_t questions_waiting;
+    uint64_t outbox_backlog;   /* of the relay; 0 elsewhere */
+    uint64_t outbox_oldest_us; /* age of its oldest row; of the relay */
     uint64_t events_applied;
     uint64_t events_no_op;
     uint64_t events_tombstoned;
@@ -46,6 +49,13 @@ struct status_worker {
     struct status_work work;
 };
 
+/* Of a partition that is consumed: records that are not in effect. */
+struct status_lag {
+    enum scoreboard_topic topic;
+    int32_t partition;
+    uint64_t records;
+};
+
 struct status_eventd {
     uint32_t pid; /* 0: there is none now */
     uint32_t generation;
@@ -54,6 +64,16 @@ struct status_eventd {
     uint64_t produced;
     uint64_t consumed;
     uint64_t errors;
+    uint64_t brokers;
+    uint64_t brokers_up;
+    uint64_t round_trip_us;
+    uint64_t produce_queue;
+    uint64_t fetch_queue;
+    uint64_t lag;
+    struct status_lag lags[SCOREBOARD_LAGS];
+    size_t lag_count;
+    double produced_per_second; /* of status_report_set_rates() */
+    double consumed_per_second;
 };
 
 struct status_report {
@@ -66,7 +86,13 @@ struct status_report {
     uint64_t connections; /* totals of the workers */
     struct status_calls calls;
     struct status_work work;
+    struct status_methods methods;
 };
+
+/* Calls that have begun and have no answer yet. */
+uint64_t status_report_in_progress(const struct status_calls *calls);
+/* "registration": the topic's role, whatever name it has. */
+const char *status_report_topic_name(enum scoreboard_topic topic);
 
 void status_report_read(
     const struct scoreboard *scoreboard, uint64_t now_us, struct status_report *ret_report);

@@ -120,6 +120,10 @@ Test(admin, status_as_json_holds_the_numbers)
     cr_assert_eq(number_at(totals, "calls", "failed"), 0);
     cr_assert_geq(number_at(totals, NULL, "batched_requests"), CALLS);
     cr_assert_gt(number_at(root, "eventd", "pid"), 0);
+    json_t *method = json_array_get(json_object_get(root, "methods"), 0);
+    cr_assert_str_eq(json_string_value(json_object_get(method, "name")), "user.User/GetUser");
+    cr_assert_geq(number_at(method, "statuses", "OK"), CALLS);
+    cr_assert_gt(number_at(method, NULL, "p99_us"), 0);
     json_decref(root);
 }
 
@@ -133,6 +137,8 @@ Test(admin, status_as_a_table_has_a_line_for_each_process)
     then_output_holds(output, "\n   1 ");
     then_output_holds(output, "\n   2 ");
     then_output_holds(output, "\ntotal ");
+    then_output_holds(output, "\nmethod ");
+    then_output_holds(output, "\nuser.User/GetUser ");
     then_output_holds(output, "\neventd: pid ");
     free(output);
 }

@@ -13,6 +13,8 @@
 #include "common/trace_context.h"
 #include "worker/rpc/rpc_call_life.h"
 #include "worker/rpc/rpc_message.h"
+#include "worker/rpc/rpc_meter.h"
+#include "worker/rpc/rpc_method.h"
 
 /* Free objects that are kept; above that they are given back to malloc. */
 #define FREE_CALLS_MAX 1024
@@ -133,6 +135,7 @@ static void release_call(struct rpc_call *call)
     if (--call->outstanding > 0)
         return;
     add_in_progress(call->pool, -1);
+    rpc_meter_add(call->method->row, call->status, call->answered_us - call->begun_us);
     grpc_slice_buffer_reset_and_unref(&call->reply.data.raw.slice_buffer);
     grpc_byte_buffer_destroy(call->payload);
     call->payload = NULL;
@@ -263,6 +266,7 @@ static void finish_call(
     assert(!is_second_answer);
     count_answer(call, status);
     call->status = status;
+    call->answered_us = monotonic_clock_us();
     call->details = message == NULL ? grpc_empty_slice() : grpc_slice_from_copied_string(message);
     call->has_reply = reply != NULL;
     if (reply != NULL)
@@ -328,6 +332,7 @@ void rpc_call_begin(struct rpc_call *call)
 {
     add_in_progress(call->pool, 1);
     scoreboard_add(&call->pool->slot->calls_started, 1);
+    call->begun_us = monotonic_clock_us();
     call->deadline_us = deadline_to_us(call->deadline);
     atomic_store_explicit(&call->is_cancelled, false, memory_order_relaxed);
     atomic_flag_clear_explicit(&call->is_answered, memory_order_relaxed);

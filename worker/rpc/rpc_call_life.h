@@ -49,6 +49,8 @@ struct rpc_call {
     grpc_byte_buffer *payload; /* owned until decoded */
     /* while it lives */
     int64_t deadline_us;
+    uint64_t begun_us;
+    uint64_t answered_us;
     atomic_bool is_cancelled;
     atomic_flag is_answered;
     int was_cancelled;        /* written by the C core with the closed tag */

@@ -8,6 +8,7 @@
 
 #include "common/log.h"
 #include "worker/rpc/rpc_message.h"
+#include "worker/rpc/rpc_meter.h"
 
 /* Declared ahead: a call that arrives asks for the next one. */
 static void request_call(struct rpc_method *method);
@@ -101,6 +102,7 @@ int rpc_method_register(struct rpc_method *method, struct rpc_call_pool *pool, g
             server, path, NULL, GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER, 0),
         .service = service,
         .index = index,
+        .row = rpc_meter_open(pool->slot, path + 1),
     };
     free(path);
     return method->registered == NULL ? -EEXIST : 0;

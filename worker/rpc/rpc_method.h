@@ -15,7 +15,8 @@ struct rpc_method {
     grpc_server *server;
     void *registered; /* the C core's */
     ProtobufCService *service;
-    unsigned int index; /* in the service */
+    unsigned int index;            /* in the service */
+    struct scoreboard_method *row; /* NULL: not counted */
 };
 
 /* "/package.Service/Method": malloc'ed. */

@@ -176,6 +176,9 @@ bool user_batch_start(struct user_store *store, enum user_question_kind kind)
     if (store->options.slot) {
         scoreboard_add(&store->options.slot->batches, 1);
         scoreboard_add(&store->options.slot->batched_requests, batch->question_count);
+        atomic_store_explicit(&store->options.slot->questions_waiting,
+            atomic_load_explicit(&store->intake.waiting, memory_order_relaxed),
+            memory_order_relaxed);
     }
     return true;
 }
