@@ -69,13 +69,13 @@ static int add_cloud_event(Userd__Ipc__OutboxRow *message, const struct outbox_s
     (void)snprintf(subject, sizeof(subject), "%" PRIi32, row->auth_id);
     int result = add_text_header(message, "ce_specversion", "1.0");
     if (result == 0)
-        result = add_header(message, strdup("ce_id"), row->event_id, row->event_id_length);
+        result = add_text_header(message, "ce_id", row->event_id);
     if (result == 0)
         result = add_text_header(message, "ce_source", "/userd");
     if (result == 0)
         result = add_text_header(message, "ce_type", "user.deleted");
     if (result == 0)
-        result = add_header(message, strdup("ce_time"), row->created_at, row->created_at_length);
+        result = add_text_header(message, "ce_time", row->created_at);
     if (result == 0 && row->has_auth_id)
         result = add_text_header(message, "ce_subject", subject);
     if (result == 0 && row->traceparent != NULL)

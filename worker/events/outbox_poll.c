@@ -12,7 +12,7 @@ void outbox_poll_reset(struct outbox_poll *poll, uint64_t now_us)
 
 void outbox_poll_wake(struct outbox_poll *poll)
 {
-    poll->next_us = 0;
+    poll->next_us = poll->begun_us + OUTBOX_POLL_PACE_US;
     poll->interval_us = OUTBOX_POLL_SHORTEST_US;
 }
 
@@ -25,6 +25,7 @@ int64_t outbox_poll_begin(struct outbox_poll *poll, uint64_t now_us)
 {
     /* A wake during the read asks for another one. */
     poll->next_us = UINT64_MAX;
+    poll->begun_us = now_us;
     if (now_us < poll->next_rescan_us)
         return poll->floor;
     poll->next_rescan_us = now_us + OUTBOX_POLL_RESCAN_US;
@@ -57,15 +58,19 @@ void outbox_poll_finish(
     if (reading->highest > poll->highest)
         poll->highest = reading->highest;
     move_floor(poll, now_us, reading);
-    if (poll->next_us == 0)
-        return;
-    if (reading->fresh > 0) {
+    if (reading->fresh > 0)
         poll->interval_us = OUTBOX_POLL_SHORTEST_US;
+    bool is_woken = poll->next_us != UINT64_MAX;
+    if (reading->is_full && reading->fresh > 0) {
         poll->next_us = now_us;
+    } else if (is_woken) {
         return;
+    } else if (reading->fresh > 0) {
+        poll->next_us = poll->begun_us + OUTBOX_POLL_PACE_US;
+    } else {
+        poll->next_us = now_us + poll->interval_us;
+        poll->interval_us *= 2;
     }
-    poll->next_us = now_us + poll->interval_us;
-    poll->interval_us *= 2;
     if (poll->interval_us > OUTBOX_POLL_LONGEST_US)
         poll->interval_us = OUTBOX_POLL_LONGEST_US;
 }

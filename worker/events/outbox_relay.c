@@ -19,12 +19,14 @@
 #include "worker/store/outbox_store.h"
 
 #define LOCK_CHECK_US     UINT64_C(5000000)
-#define SOONEST_US        UINT64_C(10000)
+#define OVERDUE_US        UINT64_C(10000)
 #define LOCK_RETRY_US     UINT64_C(1000000)
 #define DRAIN_GRACE_US    UINT64_C(1000000)
-#define TIMER_ACCURACY_US 2000
+#define TIMER_ACCURACY_US 500
 #define READ_ROWS         1000
 #define DELETE_ROWS       5000
+#define DELETE_ENOUGH     500            /* rows that are not kept waiting for others */
+#define DELETE_PACE_US    UINT64_C(5000) /* between two deletes of fewer */
 #define APPLICATION_SIZE  64
 #define ERRORS_PER_SECOND 2
 
@@ -49,8 +51,11 @@ struct outbox_relay {
     bool is_draining;
     struct outbox_poll poll;
     uint64_t next_lock_us;
+    uint64_t next_delete_us;
     uint64_t drain_deadline_us;
+    int32_t asked_rows;       /* of the read in flight */
     int64_t ids[DELETE_ROWS]; /* scratch: of a read or a delete */
+    size_t done_count;        /* rows that wait for the next delete */
     size_t deleted_count;     /* of the delete in flight, in deleted_ids */
     int64_t deleted_ids[DELETE_ROWS];
     int64_t parked_id; /* of the park in flight */
@@ -93,7 +98,8 @@ static void note_asked(struct outbox_relay *relay, enum relay_question question,
         log_error("relay cannot ask the database error=%d", result);
 }
 
-static void delete_done_rows(struct outbox_relay *relay)
+/* Each delete is a COMMIT of its own: rows that are done within a few milliseconds share it. */
+static void delete_done_rows(struct outbox_relay *relay, uint64_t now)
 {
     if (is_asked(relay, QUESTION_DELETE))
         return;
@@ -103,9 +109,13 @@ static void delete_done_rows(struct outbox_relay *relay)
         if (entry->state == OUTBOX_DONE && outbox_row_of(entry)->parked_because == NULL)
             relay->deleted_ids[count++] = entry->id;
     }
-    relay->deleted_count = count;
-    if (count == 0)
+    relay->done_count = count;
+    bool is_soon = now < relay->next_delete_us && count < DELETE_ENOUGH && !relay->is_draining;
+    if (count == 0 || is_soon)
         return;
+    relay->done_count = 0;
+    relay->deleted_count = count;
+    relay->next_delete_us = now + DELETE_PACE_US;
     FAILPOINT("relay.delete.before");
     note_asked(relay, QUESTION_DELETE,
         outbox_store_delete(relay->connection, &relay->questions[QUESTION_DELETE].request,
@@ -154,6 +164,7 @@ static void read_rows(struct outbox_relay *relay, uint64_t now)
     };
     if (query.max_rows > READ_ROWS)
         query.max_rows = READ_ROWS;
+    relay->asked_rows = query.max_rows;
     note_asked(relay, QUESTION_READ,
         outbox_store_read(relay->connection, &relay->questions[QUESTION_READ].request, &query));
 }
@@ -180,7 +191,7 @@ static void finish_drain(struct outbox_relay *relay, uint64_t now)
     forget_everything(relay);
 }
 
-static void set_timer(struct outbox_relay *relay)
+static void set_timer(struct outbox_relay *relay, uint64_t now)
 {
     if (relay->connection == NULL)
         return;
@@ -191,10 +202,13 @@ static void set_timer(struct outbox_relay *relay)
             next_us = relay->poll.next_us;
         if (retry_us < next_us)
             next_us = retry_us;
+        if (relay->done_count > 0 && relay->next_delete_us < next_us)
+            next_us = relay->next_delete_us;
     }
     /* What is overdue waits for something else, which comes as an event: no spinning. */
-    uint64_t soonest_us = monotonic_clock_turn_us(relay->options->event) + SOONEST_US;
-    (void)sd_event_source_set_time(relay->timer, next_us < soonest_us ? soonest_us : next_us);
+    if (next_us <= now)
+        next_us = now + OVERDUE_US;
+    (void)sd_event_source_set_time(relay->timer, next_us);
     (void)sd_event_source_set_enabled(relay->timer, SD_EVENT_ONESHOT);
 }
 
@@ -208,7 +222,7 @@ static void advance(struct outbox_relay *relay)
         if (relay->has_lock) {
             if (!relay->is_draining)
                 outbox_row_send_all(&relay->window, relay->peer, now);
-            delete_done_rows(relay);
+            delete_done_rows(relay, now);
             park_done_row(relay);
         }
         if (relay->has_lock && !relay->is_draining)
@@ -217,7 +231,7 @@ static void advance(struct outbox_relay *relay)
     if (relay->is_draining && relay->connection != NULL)
         finish_drain(relay, now);
     show_backlog(relay);
-    set_timer(relay);
+    set_timer(relay, now);
 }
 
 /* ---- answers of the database ---- */
@@ -275,6 +289,8 @@ static void on_read(struct db_request *request, const struct db_answer *answer)
     const PGresult *result = answer->results[0];
     struct outbox_reading reading = {0};
     int rows = outbox_store_snapshot(result, &reading.oldest_running_xid, &reading.next_xid);
+    uint64_t now = monotonic_clock_turn_us(relay->options->event);
+    reading.is_full = rows == relay->asked_rows;
     if (rows > 0)
         FAILPOINT("relay.selected");
     for (int i = 0; i < rows; i++) {
@@ -283,15 +299,14 @@ static void on_read(struct db_request *request, const struct db_answer *answer)
         reading.highest = stored.id;
         if (outbox_window_find(&relay->window, stored.id) != NULL)
             continue;
-        int error =
-            outbox_row_add(&relay->window, &stored, monotonic_clock_turn_us(relay->options->event));
+        int error = outbox_row_add(&relay->window, &stored, now);
         if (error < 0)
             log_error("outbox row cannot be read outbox_id=%" PRIi64 " error=%d: left where it is",
                 stored.id, error);
         else if (reading.fresh++ == 0)
             reading.lowest = stored.id;
     }
-    outbox_poll_finish(&relay->poll, monotonic_clock_turn_us(relay->options->event), &reading);
+    outbox_poll_finish(&relay->poll, now, &reading);
     advance(relay);
 }
 

@@ -24,7 +24,8 @@ static struct outbox_entry **user_bucket(struct outbox_window *window, int32_t a
 
 bool outbox_window_has_room(const struct outbox_window *window)
 {
-    return window->count < OUTBOX_WINDOW_ROWS && window->bytes < OUTBOX_WINDOW_BYTES;
+    return window->count <= OUTBOX_WINDOW_ROWS - OUTBOX_WINDOW_ROOM &&
+           window->bytes < OUTBOX_WINDOW_BYTES;
 }
 
 struct outbox_entry *outbox_window_find(const struct outbox_window *window, int64_t id)

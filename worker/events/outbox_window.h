@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #define OUTBOX_WINDOW_ROWS    5000
+#define OUTBOX_WINDOW_ROOM    500 /* rows that a read is worth its while for */
 #define OUTBOX_WINDOW_BYTES   ((size_t)8 * 1024 * 1024)
 #define OUTBOX_WINDOW_BUCKETS 8192
 

@@ -17,7 +17,10 @@
 /* For db_connection_new(). */
 extern const struct db_statement *const outbox_store_statements[];
 
-/* One row; everything points into the result. */
+#define OUTBOX_STORE_UUID_SIZE 37
+#define OUTBOX_STORE_TIME_SIZE 64 /* what snprintf() could write, as the compiler sees it */
+
+/* One row; pointers are into the result. */
 struct outbox_store_row {
     int64_t id;
     int16_t destination;
@@ -27,11 +30,9 @@ struct outbox_store_row {
     size_t key_length;
     const char *value; /* NULL: none */
     size_t value_length;
-    const char *event_id; /* a UUID, not NUL-terminated */
-    size_t event_id_length;
-    const char *created_at; /* RFC 3339 in UTC, likewise */
-    size_t created_at_length;
-    const char *traceparent; /* NULL: none; likewise */
+    char event_id[OUTBOX_STORE_UUID_SIZE];
+    char created_at[OUTBOX_STORE_TIME_SIZE]; /* RFC 3339 in UTC */
+    const char *traceparent;                 /* NULL: none; not NUL-terminated */
     size_t traceparent_length;
     int64_t age_us; /* by the database's own clock, when it read the row */
     /* As array_send() lays them out; outbox_store_array_next() walks them. */

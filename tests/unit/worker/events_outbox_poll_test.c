@@ -3,7 +3,8 @@
 
 #include "worker/events/outbox_poll.h"
 
-#define START UINT64_C(1000000000)
+#define START     UINT64_C(1000000000)
+#define FULL_READ 1000
 
 static struct outbox_poll given_poll(void)
 {
@@ -20,6 +21,7 @@ static void when_read(
         .fresh = fresh,
         .lowest = lowest,
         .highest = highest,
+        .is_full = fresh == FULL_READ,
         .oldest_running_xid = 500,
         .next_xid = 500,
     };
@@ -50,12 +52,33 @@ Test(outbox_poll, reads_at_once_and_from_the_beginning)
     cr_assert_not(outbox_poll_is_due(&poll, START + 1), "one read at a time");
 }
 
-Test(outbox_poll, reads_again_at_once_while_rows_come)
+Test(outbox_poll, reads_again_at_once_after_a_full_read)
 {
     struct outbox_poll poll = given_poll();
     (void)outbox_poll_begin(&poll, START);
-    when_read(&poll, START, 10, 1, 10);
-    cr_assert(outbox_poll_is_due(&poll, START));
+    when_read(&poll, START + 10, FULL_READ, 1, FULL_READ);
+    cr_assert(outbox_poll_is_due(&poll, START + 10));
+}
+
+Test(outbox_poll, lets_rows_that_come_one_by_one_share_a_read)
+{
+    struct outbox_poll poll = given_poll();
+    (void)outbox_poll_begin(&poll, START);
+    when_read(&poll, START + 10, 1, 1, 1);
+    outbox_poll_wake(&poll);
+    cr_assert_not(outbox_poll_is_due(&poll, START + OUTBOX_POLL_PACE_US - 1));
+    cr_assert(outbox_poll_is_due(&poll, START + OUTBOX_POLL_PACE_US));
+}
+
+Test(outbox_poll, reads_a_lone_row_at_once)
+{
+    struct outbox_poll poll = given_poll();
+    (void)outbox_poll_begin(&poll, START);
+    when_read(&poll, START, 0, 0, 0);
+    uint64_t now = START + OUTBOX_POLL_PACE_US;
+    cr_assert_not(outbox_poll_is_due(&poll, now));
+    outbox_poll_wake(&poll);
+    cr_assert(outbox_poll_is_due(&poll, now));
 }
 
 Test(outbox_poll, slows_down_to_a_second_when_nothing_comes)
@@ -78,7 +101,7 @@ Test(outbox_poll, does_not_lose_a_wake_that_comes_during_a_read)
     (void)outbox_poll_begin(&poll, START);
     outbox_poll_wake(&poll);
     when_read(&poll, START, 0, 0, 0);
-    cr_assert(outbox_poll_is_due(&poll, START));
+    cr_assert(outbox_poll_is_due(&poll, START + OUTBOX_POLL_PACE_US));
 }
 
 Test(outbox_poll, keeps_its_floor_a_step_behind_what_it_has_read)

@@ -138,6 +138,14 @@ Test(outbox_window, forgets_a_row_completely, .init = given_empty_window)
     cr_assert_eq(when_sent(NOW), ROW(2));
 }
 
+Test(outbox_window, has_room_only_for_a_read_that_is_worth_its_while, .init = given_empty_window)
+{
+    window.count = OUTBOX_WINDOW_ROWS - OUTBOX_WINDOW_ROOM;
+    cr_assert(outbox_window_has_room(&window));
+    window.count++;
+    cr_assert_not(outbox_window_has_room(&window));
+}
+
 Test(outbox_window, is_full_by_bytes_too, .init = given_empty_window)
 {
     cr_assert(outbox_window_has_room(&window));
