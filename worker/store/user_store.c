@@ -158,6 +158,7 @@ static int start(struct user_store *store)
         user_read_id.statement,
         user_write_rename.statement,
         user_write_delete.statement,
+        &event_store_new_registrations,
         &event_store_registrations,
         &event_store_deletions,
         &position_store_find,

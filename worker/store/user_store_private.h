@@ -6,7 +6,8 @@
 #include "worker/store/store_lanes.h"
 #include "worker/store/user_batch.h"
 
-#define USER_STORE_STATEMENTS 8
+#define USER_STORE_STATEMENTS       9
+#define USER_STORE_UNIQUE_VIOLATION "23505" /* SQLSTATE */
 
 struct user_store {
     struct user_store_options options;
@@ -18,14 +19,16 @@ struct user_store {
     sd_event_source *sweep_timer;    /* owned: armed while questions wait */
     struct user_batch *free_batches; /* owned: kept for the next one */
     size_t batches_in_flight;
-    size_t others_in_flight; /* event batches and position questions */
+    size_t others_in_flight;      /* event batches and position questions */
+    unsigned int careful_batches; /* of registrations to come, that may not be all new */
     bool is_write_in_flight[USER_QUESTION_KINDS];
     unsigned int next_kind;          /* who goes first next time */
     struct db_parameters parameters; /* owned: the statement that is being sent */
     const struct db_statement *statements[USER_STORE_STATEMENTS + 1];
 };
 
-extern const struct db_statement event_store_registrations, event_store_deletions;
+extern const struct db_statement event_store_new_registrations, event_store_registrations,
+    event_store_deletions;
 extern const struct db_statement position_store_find, position_store_other_clusters;
 
 /* CLOCK_MONOTONIC, now, not when the loop woke up. */
