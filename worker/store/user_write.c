@@ -4,10 +4,9 @@
 #include "worker/store/user_store_private.h"
 
 #define WRITE_BATCH_QUESTIONS \
-    64 /* each is compared with each: they must not meet in one statement */
-#define WRITE_BATCH_LOOKAHEAD 256 /* how far to look for questions that may go together */
+    256 /* each is compared with each: they must not meet in one statement */
+#define WRITE_BATCH_LOOKAHEAD 512 /* how far to look for questions that may go together */
 #define CANONICAL_KEY         "username_claim_canonical_key"
-#define SQLSTATE_UNIQUE       "23505"
 
 /* The row locks come first, in the order of ids; what is read of the claims may be older than they
  * are, which the unique key makes good: the statement is refused then, and tried again one by one.
@@ -159,7 +158,7 @@ static void answer_renames(struct user_batch *batch, const PGresult *result)
 /* Someone else's claim was committed after the statement had looked. */
 static bool explains_rename_error(const struct db_answer *answer, enum user_outcome *ret_outcome)
 {
-    if (strcmp(answer->sqlstate, SQLSTATE_UNIQUE) != 0 ||
+    if (strcmp(answer->sqlstate, USER_STORE_UNIQUE_VIOLATION) != 0 ||
         strcmp(answer->constraint, CANONICAL_KEY) != 0)
         return false;
     *ret_outcome = USER_NAME_TAKEN;
@@ -192,21 +191,25 @@ static void add_delete_parameters(struct user_batch *batch, struct db_parameters
     db_parameters_array_end(parameters);
 }
 
-static bool holds_id(const PGresult *result, int32_t auth_id)
+static bool holds_id(const int32_t *ids, int count, int32_t auth_id)
 {
-    for (int row = 0; row < PQntuples(result); row++)
-        if (db_result_int4(result, row, 0) == auth_id)
+    for (int i = 0; i < count; i++)
+        if (ids[i] == auth_id)
             return true;
     return false;
 }
 
 static void answer_deletes(struct user_batch *batch, const PGresult *result)
 {
-    if (PQntuples(result) > 0)
+    int32_t removed[WRITE_BATCH_QUESTIONS];
+    int count = 0;
+    for (; count < PQntuples(result) && count < WRITE_BATCH_QUESTIONS; count++)
+        removed[count] = db_result_int4(result, count, 0);
+    if (count > 0)
         user_store_wake_relay(batch->store);
     for (size_t i = 0; i < batch->sent_count; i++) {
         struct user_question *question = user_batch_question(batch, i);
-        bool is_removed = holds_id(result, as_delete(question)->auth_id);
+        bool is_removed = holds_id(removed, count, as_delete(question)->auth_id);
         question->on_done(question, is_removed ? USER_DONE : USER_NOT_FOUND);
     }
 }
