@@ -92,6 +92,9 @@ static nghttp2_nv header(const char *name, const char *value)
 
 static bool has_room(const struct load_connection *connection)
 {
+    const struct load_plan *plan = connection->plan;
+    if (plan->calls > 0 && plan->begun == plan->calls)
+        return false;
     return connection->fd >= 0 && !connection->is_ended && connection->free_count > 0 &&
            nghttp2_session_check_request_allowed(connection->session) != 0;
 }
@@ -127,6 +130,7 @@ static bool start_call(struct load_connection *connection, uint64_t started_us)
         return false;
     }
     connection->under_way++;
+    plan->begun++;
     plan->report->started += plan->is_measuring;
     return true;
 }

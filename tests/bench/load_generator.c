@@ -6,8 +6,11 @@
  *       [--method GetUser | --mix GetUser=90,UserUpdate=10]   or a method's path
  *       [--rate CALLS_PER_SECOND]         open loop; without it each answer starts the next call
  *       [--ids COUNT] [--keys uniform|zipf] [--zipf EXPONENT] [--ids-per-call N]
- *       [--connections N] [--streams N] [--seconds S] [--warmup S] [--seed N]
+ *       [--connections N] [--streams N] [--calls N] [--seconds S] [--warmup S] [--seed N]
  *       [--timeout 20m] [--cancel-mill N] [--verify] [--reconnect] [--json]
+ *
+ * A run ends with its time, or with the answer to the last of --calls. DeleteUser takes each id
+ * once, from the last one down.
  *
  * In the open loop latency counts from the moment when the clock said that the call was due: one
  * that had to wait for a free stream has waited. What never got a stream until the end is
@@ -56,6 +59,11 @@ static uint64_t due_us(const struct load_loop *loop)
     return loop->first_us + (uint64_t)((double)loop->due * 1e6 / loop->plan->rate);
 }
 
+static bool is_ending(const struct load_plan *plan)
+{
+    return plan->is_stopping || (plan->calls > 0 && plan->begun == plan->calls);
+}
+
 /* On the next connection with a free stream. */
 static bool start_one(struct load_loop *loop, uint64_t at_us)
 {
@@ -72,7 +80,7 @@ static bool start_one(struct load_loop *loop, uint64_t at_us)
 /* Begins what is due; how long nothing more will be. */
 static uint64_t start_due(struct load_loop *loop)
 {
-    if (loop->plan->rate == 0 || loop->plan->is_stopping)
+    if (loop->plan->rate == 0 || is_ending(loop->plan))
         return TURN_US;
     uint64_t now_us = monotonic_clock_us();
     bool has_room = true;
@@ -99,12 +107,12 @@ static size_t under_way(const struct load_loop *loop)
     return sum;
 }
 
-/* Turns until `end_us`, or, when stopping, until nothing is under way. */
+/* Turns until `end_us`, or, when no call is begun any more, until nothing is under way. */
 static void run_until(struct load_loop *loop, uint64_t end_us)
 {
     struct epoll_event events[MAX_EVENTS];
     uint64_t now_us = monotonic_clock_us();
-    while (now_us < end_us && !(loop->plan->is_stopping && under_way(loop) == 0)) {
+    while (now_us < end_us && !(is_ending(loop->plan) && under_way(loop) == 0)) {
         uint64_t sleep_us = start_due(loop);
         const struct timespec timeout = {.tv_nsec = (long)sleep_us * 1000};
         int ready = epoll_pwait2(loop->epoll_fd, events, MAX_EVENTS, &timeout, NULL);
@@ -131,7 +139,7 @@ static void run(struct load_loop *loop)
     run_until(loop, start_us + microseconds(plan->seconds));
     uint64_t end_us = monotonic_clock_us();
     load_report_end_time(plan->report, (double)(end_us - start_us) / 1e6);
-    if (plan->rate > 0) {
+    if (plan->rate > 0 && plan->calls == 0) {
         uint64_t wanted = (uint64_t)((double)(end_us - loop->first_us) * plan->rate / 1e6);
         plan->report->not_started = wanted > loop->due ? wanted - loop->due : 0;
     }

@@ -19,6 +19,7 @@ enum option_name {
     OPTION_MIX,
     OPTION_CONNECTIONS,
     OPTION_STREAMS,
+    OPTION_CALLS,
     OPTION_SECONDS,
     OPTION_WARMUP,
     OPTION_RATE,
@@ -40,6 +41,7 @@ static const struct option option_names[] = {
     {"mix", required_argument, NULL, OPTION_MIX},
     {"connections", required_argument, NULL, OPTION_CONNECTIONS},
     {"streams", required_argument, NULL, OPTION_STREAMS},
+    {"calls", required_argument, NULL, OPTION_CALLS},
     {"seconds", required_argument, NULL, OPTION_SECONDS},
     {"warmup", required_argument, NULL, OPTION_WARMUP},
     {"rate", required_argument, NULL, OPTION_RATE},
@@ -147,6 +149,9 @@ static void parse_option(struct load_plan *plan, enum option_name option, char *
         return;
     case OPTION_STREAMS:
         plan->streams = parse_number(value, UINT16_MAX);
+        return;
+    case OPTION_CALLS:
+        plan->calls = parse_number(value, UINT32_MAX);
         return;
     case OPTION_SECONDS:
         plan->seconds = parse_amount(value);

@@ -21,7 +21,8 @@ struct load_plan {
     size_t streams; /* calls under way on each connection, at most */
     double seconds;
     double warmup_s;
-    double rate; /* calls per second in all, by the clock; 0: each answer starts the next call */
+    uint64_t calls; /* the run ends with the answers to so many; 0: with its time */
+    double rate;    /* calls per second in all, by the clock; 0: each answer starts the next call */
     uint64_t seed;
     uint32_t weights[LOAD_METHODS]; /* how often each method is drawn */
     uint32_t weight_sum;
@@ -36,6 +37,7 @@ struct load_plan {
     /* As the run goes on. */
     bool is_measuring;     /* counts go into the report */
     bool is_stopping;      /* no further calls are started */
+    uint64_t begun;        /* calls so far */
     uint32_t name_salt;    /* new in each run, so that a rename never repeats a name */
     uint32_t renames;      /* so far */
     uint32_t deletes;      /* so far */

@@ -23,10 +23,13 @@ TICKS = os.sysconf("SC_CLK_TCK")
 # ---- processes
 
 def cpu_seconds(pids):
-    """User and system time of processes so far."""
+    """User and system time of processes so far; those that have ended do not count."""
     total = 0
     for pid in pids:
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+        try:
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+        except FileNotFoundError:
+            continue
         total += int(fields[11]) + int(fields[12])
     return total / TICKS
 
@@ -64,6 +67,12 @@ def end_process(process):
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def signal_process(pid, number):
+    """To one that may be gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def environment():
@@ -105,6 +114,12 @@ class Postgres:
     def __exit__(self, *_):
         subprocess.run([TOOLS / "private_postgres", "remove", self.handle], check=False, stdout=subprocess.DEVNULL)
 
+    def pids(self):
+        """The postmaster and all of its processes of now."""
+        directory = pathlib.Path(read_handle(self.handle)["directory"])
+        postmaster = int((directory / "data/postmaster.pid").read_text(encoding="ascii").split()[0])
+        return [postmaster, *children(postmaster, "postgres")]
+
     def url(self, database):
         """Of one of its databases, as its administrator."""
         return self.admin_url + database
@@ -114,7 +129,7 @@ class Postgres:
         output = ""
         for statement in statements:
             output = subprocess.run(["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set", "ON_ERROR_STOP=1",
-                                     "--command", statement, self.url(database)], check=True, capture_output=True, text=True).stdout
+                                     "--command", statement, self.url(database)], check=True, stdout=subprocess.PIPE, text=True).stdout
         return output.strip()
 
     def make_database(self, build, database):
@@ -305,4 +320,5 @@ def print_table(heading, rows):
 
 def write_json(path, figures):
     """With what they were taken on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n", encoding="utf-8")
