@@ -370,6 +370,11 @@ size_t ipc_channel_queued_bytes(const struct ipc_channel *channel)
     return channel->queued_bytes;
 }
 
+int ipc_channel_fd(const struct ipc_channel *channel)
+{
+    return channel->fd;
+}
+
 bool ipc_channel_is_open(const struct ipc_channel *channel)
 {
     return channel->fd >= 0;

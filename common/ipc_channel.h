@@ -48,6 +48,8 @@ MUST_CHECK int ipc_channel_send(
 
 /* Bytes that wait to be sent: for those who would rather hold back than fill the queue. */
 size_t ipc_channel_queued_bytes(const struct ipc_channel *channel);
+/* Stays the channel's; -1 once it has ended. */
+int ipc_channel_fd(const struct ipc_channel *channel);
 bool ipc_channel_is_open(const struct ipc_channel *channel);
 
 /* A connected pair of non-blocking, close-on-exec SOCK_SEQPACKET sockets. */

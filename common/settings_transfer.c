@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
+
 /* One allocation for the frame and all that it points to beside the settings' own strings. */
 struct packed_start {
     Userd__Ipc__Start start;
@@ -88,9 +90,9 @@ int settings_transfer_pack(const struct settings *settings, enum setting_audienc
     packed->start.generation = generation;
     packed->start.settings = packed->value_pointers;
     packed->start.n_settings = used;
-    if (audience == SETTING_FOR_WORKER)
+    if ((audience & SETTING_FOR_WORKER) != 0)
         pack_listeners(settings, packed);
-    if (audience == SETTING_FOR_EVENTD)
+    if ((audience & SETTING_FOR_EVENTD) != 0)
         pack_kafka_options(settings, packed);
     *ret_start = &packed->start;
     return 0;
@@ -147,8 +149,10 @@ int settings_transfer_is_same(const struct settings *one, const struct settings 
 static int unpack_value(const Userd__Ipc__SettingValue *value, struct settings *settings)
 {
     const struct setting_row *row = settings_find(value->name);
-    if (row == NULL)
-        return -EPROTO;
+    if (row == NULL) { /* the master is of another release: what is not known is not used */
+        log_debug("setting left out name=%s reason=\"not known in this release\"", value->name);
+        return 0;
+    }
     if (row->type == SETTING_STRING) {
         if (value->value_case != USERD__IPC__SETTING_VALUE__VALUE_TEXT)
             return -EPROTO;

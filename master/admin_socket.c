@@ -13,6 +13,7 @@
 #include "common/file_descriptor.h"
 #include "common/ipc_channel.h"
 #include "common/log.h"
+#include "master/handover.h"
 
 #define SOCKET_UMASK        0117 /* leaves 0660 */
 #define GROUPS_MAX          64   /* of a peer that are looked at */
@@ -144,6 +145,9 @@ static int on_frame(
     case USERD__IPC__ADMIN_REQUEST__KIND__STOP:
         handlers->on_stop(client, client->socket->userdata);
         return 0;
+    case USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE:
+        handlers->on_upgrade(client, client->socket->userdata);
+        return 0;
     default: /* of another release */
         client->open = REQUEST_NONE;
         return -EPROTO;
@@ -258,24 +262,21 @@ static int listen_in(int directory_fd, int *ret_fd)
     return result;
 }
 
-int admin_socket_new(sd_event *event, int directory_fd,
+static int open_on(int *fd, sd_event *event, int directory_fd,
     const struct admin_socket_handlers *handlers, void *userdata, struct admin_socket **ret_socket)
 {
-    int fd CLEANUP(fd_close) = -1;
-    int result = listen_in(directory_fd, &fd);
-    if (result < 0)
-        return result;
     struct admin_socket *socket = calloc(1, sizeof(*socket));
     if (socket == NULL)
         return -ENOMEM;
     *socket = (struct admin_socket){.event = event,
         .directory_fd = directory_fd,
-        .fd = fd_take(&fd),
+        .fd = fd_take(fd),
         .handlers = handlers,
         .userdata = userdata};
     for (size_t i = 0; i < ADMIN_SOCKET_CLIENTS; i++)
         socket->clients[i].socket = socket;
-    result = sd_event_add_io(event, &socket->source, socket->fd, EPOLLIN, on_connection, socket);
+    int result =
+        sd_event_add_io(event, &socket->source, socket->fd, EPOLLIN, on_connection, socket);
     if (result >= 0)
         result = sd_event_source_set_ratelimit(socket->source, RATE_WINDOW_US, ACCEPTS_PER_SECOND);
     if (result < 0) {
@@ -284,6 +285,59 @@ int admin_socket_new(sd_event *event, int directory_fd,
     }
     *ret_socket = socket;
     return 0;
+}
+
+int admin_socket_new(sd_event *event, int directory_fd,
+    const struct admin_socket_handlers *handlers, void *userdata, struct admin_socket **ret_socket)
+{
+    int fd CLEANUP(fd_close) = -1;
+    int result = listen_in(directory_fd, &fd);
+    if (result < 0)
+        return result;
+    return open_on(&fd, event, directory_fd, handlers, userdata, ret_socket);
+}
+
+void admin_socket_save(const struct admin_socket *socket, struct handover *handover)
+{
+    Userd__Handover__State *state = &handover->state;
+    state->admin_fd = socket->fd;
+    for (size_t i = 0; i < ADMIN_SOCKET_CLIENTS; i++) {
+        const struct admin_socket_client *client = &socket->clients[i];
+        if (client->channel == NULL || client->open == REQUEST_NONE)
+            continue;
+        Userd__Handover__Client *saved = &handover->clients[state->n_clients++];
+        saved->fd = ipc_channel_fd(client->channel);
+        saved->kind = client->open;
+        saved->request_id = client->request_id;
+    }
+}
+
+/* One that cannot be taken is closed: it asks again. */
+static void take_client(
+    struct admin_socket *socket, const Userd__Handover__Client *saved, unsigned int timeout_ms)
+{
+    struct admin_socket_client *client = find_place(socket);
+    if (client == NULL)
+        return;
+    int result = ipc_channel_new(
+        socket->event, saved->fd, "admin", &channel_handlers, client, &client->channel);
+    client->open = (Userd__Ipc__AdminRequest__Kind)saved->kind;
+    client->request_id = saved->request_id;
+    if (result == 0)
+        result = set_deadline(client, timeout_ms);
+    if (result < 0)
+        close_client(client);
+}
+
+int admin_socket_take_over(sd_event *event, const Userd__Handover__State *state,
+    const struct admin_socket_handlers *handlers, void *userdata, unsigned int timeout_ms,
+    struct admin_socket **ret_socket)
+{
+    int fd CLEANUP(fd_close) = state->admin_fd;
+    int result = open_on(&fd, event, state->run_directory_fd, handlers, userdata, ret_socket);
+    for (size_t i = 0; i < state->n_clients && result == 0; i++)
+        take_client(*ret_socket, state->clients[i], timeout_ms);
+    return result;
 }
 
 struct admin_socket *admin_socket_free(struct admin_socket *socket)

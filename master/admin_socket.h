@@ -14,6 +14,7 @@
 
 #include "common/attributes.h"
 
+#include "handover.pb-c.h"
 #include "ipc.pb-c.h"
 
 #define ADMIN_SOCKET_FILE    "admin.sock"
@@ -27,12 +28,21 @@ struct admin_socket_handlers {
     void (*on_status)(struct admin_socket_client *client, void *userdata);
     void (*on_reload)(struct admin_socket_client *client, void *userdata);
     void (*on_stop)(struct admin_socket_client *client, void *userdata);
+    void (*on_upgrade)(struct admin_socket_client *client, void *userdata);
 };
 
 /* `directory_fd` is run_dir's, whose lock must be held: a socket file that is there is a dead
  * master's, and replaced. It must outlive the socket. Failures are the caller's to log. */
 MUST_CHECK int admin_socket_new(sd_event *event, int directory_fd,
     const struct admin_socket_handlers *handlers, void *userdata, struct admin_socket **ret_socket);
+struct handover;
+/* Puts the socket and the clients that wait for an answer into the hand-over. */
+void admin_socket_save(const struct admin_socket *socket, struct handover *handover);
+/* As admin_socket_new(), on the socket and the clients of the program before, whose descriptors it
+ * takes. Those who wait get `timeout_ms` more. */
+MUST_CHECK int admin_socket_take_over(sd_event *event, const Userd__Handover__State *state,
+    const struct admin_socket_handlers *handlers, void *userdata, unsigned int timeout_ms,
+    struct admin_socket **ret_socket);
 /* Closes all and removes the file. NULL is fine. Always returns NULL. */
 struct admin_socket *admin_socket_free(struct admin_socket *socket);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/monotonic_clock.h"
 #include "common/process_protocol.h"
@@ -208,7 +209,11 @@ int child_table_new(const struct child_table_options *options,
         table->children[slot] = (struct child){.table = table, .slot = slot};
     int result =
         sd_event_add_signal(options->event, &table->reaper, SIGCHLD, on_child_signal, table);
+    /* before whatever may end this program's life: a signal that was read is gone */
+    if (result >= 0)
+        result = sd_event_source_set_priority(table->reaper, SD_EVENT_PRIORITY_IMPORTANT);
     if (result < 0) {
+        (void)sd_event_source_disable_unref(table->reaper);
         free(table);
         return result;
     }
@@ -287,15 +292,12 @@ static int send_start(struct child *child, const struct settings *settings)
     return result;
 }
 
-static int open_control(struct child *child, int control_fd, const struct settings *settings)
+static int open_control(struct child *child, int control_fd)
 {
     char peer[PEER_NAME_SIZE];
     (void)snprintf(peer, sizeof(peer), "%s-%u", role_name(child), child->slot);
-    int result = ipc_channel_new(
+    return ipc_channel_new(
         child->table->options.event, control_fd, peer, &channel_handlers, child, &child->control);
-    if (result < 0)
-        return result;
-    return send_start(child, settings);
 }
 
 int child_table_start(
@@ -312,7 +314,9 @@ int child_table_start(
     if (result < 0)
         return result;
     child->state = PROCESS_STARTING;
-    result = open_control(child, control_fd, settings);
+    result = open_control(child, control_fd);
+    if (result == 0)
+        result = send_start(child, settings);
     if (result < 0) {
         log_error("child start failed role=%s slot=%u error=\"%s\"", role_name(child), slot,
             strerror(-result));
@@ -402,4 +406,54 @@ bool child_table_runs_present_program(const struct child_table *table, uint32_t 
         result = child_program_identify(path, &present);
     free(path);
     return result == 0 && child_program_is_same(&child->program, &present);
+}
+
+bool child_table_save(
+    const struct child_table *table, uint32_t slot, Userd__Handover__Child *ret_saved)
+{
+    const struct child *child = &table->children[slot];
+    if (child->state == PROCESS_ABSENT)
+        return false;
+    ret_saved->slot = slot;
+    ret_saved->pid = child->pid;
+    ret_saved->generation = child->generation;
+    ret_saved->state = child->state;
+    ret_saved->ready_at_us = child->ready_at_us;
+    ret_saved->was_asked = child->was_asked;
+    ret_saved->control_fd = child->control != NULL ? ipc_channel_fd(child->control) : -1;
+    ret_saved->deadline_us = 0;
+    if (child->deadline != NULL)
+        (void)sd_event_source_get_time(child->deadline, &ret_saved->deadline_us);
+    ret_saved->program->device = child->program.device;
+    ret_saved->program->inode = child->program.inode;
+    ret_saved->program->size = child->program.size;
+    ret_saved->program->modified_s = child->program.modified.tv_sec;
+    ret_saved->program->modified_ns = child->program.modified.tv_nsec;
+    return true;
+}
+
+int child_table_adopt(struct child_table *table, const Userd__Handover__Child *saved)
+{
+    int control_fd CLEANUP(fd_close) = saved->control_fd;
+    if (saved->slot >= SCOREBOARD_SLOTS || saved->pid <= 0 || saved->program == NULL ||
+        saved->state == PROCESS_ABSENT || saved->state > PROCESS_DRAINING)
+        return -EPROTO;
+    struct child *child = &table->children[saved->slot];
+    child->state = (enum process_state)saved->state;
+    child->pid = saved->pid;
+    child->generation = saved->generation;
+    child->ready_at_us = saved->ready_at_us;
+    child->was_asked = saved->was_asked;
+    child->program = (struct child_program_identity){
+        .device = saved->program->device,
+        .inode = saved->program->inode,
+        .size = saved->program->size,
+        .modified = {.tv_sec = saved->program->modified_s, .tv_nsec = saved->program->modified_ns},
+    };
+    if (saved->deadline_us != 0) {
+        uint64_t now_us = monotonic_clock_us();
+        uint64_t left_us = saved->deadline_us > now_us ? saved->deadline_us - now_us : 0;
+        set_deadline(child, left_us / MONOTONIC_CLOCK_US_PER_MS);
+    }
+    return control_fd < 0 ? 0 : open_control(child, fd_take(&control_fd));
 }

@@ -16,6 +16,8 @@
 #include "common/scoreboard.h"
 #include "common/settings.h"
 
+#include "handover.pb-c.h"
+
 enum child_role { CHILD_EVENTD, CHILD_WORKER, CHILD_ROLE_COUNT };
 
 /* How a child ended. */
@@ -67,6 +69,11 @@ const char *child_table_role_name(enum child_role role);
 enum process_state child_table_state(const struct child_table *table, uint32_t slot);
 uint32_t child_table_generation(const struct child_table *table, uint32_t slot);
 size_t child_table_queued_bytes(const struct child_table *table, uint32_t slot);
+/* What a table in the next program needs to go on with the child. False: the slot is empty. */
+bool child_table_save(
+    const struct child_table *table, uint32_t slot, Userd__Handover__Child *ret_saved);
+/* Goes on with a child of the program before; its descriptor is taken, also on failure. */
+MUST_CHECK int child_table_adopt(struct child_table *table, const Userd__Handover__Child *saved);
 /* False when its program was replaced on disk since it was started. */
 bool child_table_runs_present_program(const struct child_table *table, uint32_t slot);
 size_t child_table_living(const struct child_table *table);

@@ -226,6 +226,16 @@ int command_admin_reload(int argc, char **argv)
     return ask(&options, USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, RELOAD_TIMEOUT_MS, &question);
 }
 
+int command_admin_upgrade(int argc, char **argv)
+{
+    struct command_options options;
+    int status = parse(argc, argv, COMMAND_ADMIN_UPGRADE_USAGE, &options);
+    if (status != EX_OK)
+        return status;
+    struct question question CLEANUP(end_question) = {.fd = -1};
+    return ask(&options, USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE, RELOAD_TIMEOUT_MS, &question);
+}
+
 int command_admin_stop(int argc, char **argv)
 {
     struct command_options options;

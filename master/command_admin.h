@@ -9,11 +9,13 @@
 #define COMMAND_ADMIN_STATUS_USAGE  "status [-c FILE | --run-dir DIR] [--json]"
 #define COMMAND_ADMIN_METRICS_USAGE "metrics [-c FILE | --run-dir DIR]"
 #define COMMAND_ADMIN_RELOAD_USAGE  "reload [-c FILE | --run-dir DIR]"
+#define COMMAND_ADMIN_UPGRADE_USAGE "upgrade [-c FILE | --run-dir DIR]"
 #define COMMAND_ADMIN_STOP_USAGE    "stop [-c FILE | --run-dir DIR]"
 
 int command_admin_status(int argc, char **argv);
 int command_admin_metrics(int argc, char **argv);
 int command_admin_reload(int argc, char **argv);
+int command_admin_upgrade(int argc, char **argv);
 int command_admin_stop(int argc, char **argv);
 
 #endif

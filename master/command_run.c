@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/settings.h"
 #include "master/command_options.h"
+#include "master/handover.h"
 #include "master/supervisor.h"
 
 #define DESCRIPTORS_BESIDE_CONNECTIONS 256 /* channels, listeners, libraries */
@@ -39,6 +40,9 @@ int command_run(int argc, char **argv)
     if (options.has_all || options.has_json || options.word_count > 0)
         return command_options_refuse(COMMAND_RUN_USAGE, "run takes no further words");
 
+    int handover_fd = handover_take_fd();
+    if (handover_fd >= 0)
+        return supervisor_take_over(options.file, handover_fd);
     struct settings settings;
     status = command_options_read_settings(options.file, &settings);
     if (status != EX_OK)

@@ -253,6 +253,23 @@ int listener_open(const struct settings_listener *setting, const char *file,
     return 0;
 }
 
+int listener_adopt(
+    int fd, const char *name, const char *address, bool is_inherited, struct listener *ret_listener)
+{
+    struct listener listener = {.fd = fd, .is_inherited = is_inherited};
+    int result = remember_bound_address(&listener);
+    listener.name = strdup(name);
+    listener.address = strdup(address);
+    if (result == 0 && (listener.name == NULL || listener.address == NULL))
+        result = -ENOMEM;
+    if (result < 0) {
+        listener_close(&listener);
+        return result;
+    }
+    *ret_listener = listener;
+    return 0;
+}
+
 void listener_close(struct listener *listener)
 {
     bool is_our_file = listener->fd >= 0 && listener->is_unix && !listener->is_inherited;

@@ -40,6 +40,9 @@ void listener_inheritance_cleanup(struct listener_inheritance *inheritance);
 MUST_CHECK int listener_open(const struct settings_listener *setting, const char *file,
     struct listener_inheritance *inheritance, struct settings_complaints *complaints,
     struct listener *ret_listener);
+/* A listener of the program before; `fd` is taken. */
+MUST_CHECK int listener_adopt(int fd, const char *name, const char *address, bool is_inherited,
+    struct listener *ret_listener);
 /* Closes; the socket file of a listener that we bound is removed. */
 void listener_close(struct listener *listener);
 

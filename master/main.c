@@ -15,6 +15,7 @@
 #include "master/command_admin.h"
 #include "master/command_check.h"
 #include "master/command_dead_letters.h"
+#include "master/command_handover.h"
 #include "master/command_migrate.h"
 #include "master/command_run.h"
 
@@ -43,10 +44,14 @@ static const struct command commands[] = {
         command_admin_metrics},
     {"reload", COMMAND_ADMIN_RELOAD_USAGE, "put the configuration in force", command_admin_reload},
     {"stop", COMMAND_ADMIN_STOP_USAGE, "end the service and wait for it", command_admin_stop},
+    {"upgrade", COMMAND_ADMIN_UPGRADE_USAGE, "put the installed programs in force",
+        command_admin_upgrade},
     {"check", COMMAND_CHECK_USAGE, "read the configuration and say it back", command_check},
     {"migrate", COMMAND_MIGRATE_USAGE, "the database schema", command_migrate},
     {"dead-letters", COMMAND_DEAD_LETTERS_USAGE, "events that could not be applied",
         command_dead_letters},
+    {"handover-check", COMMAND_HANDOVER_USAGE, "asked by a running userd before an upgrade",
+        command_handover},
     {"version", "version", "which userd this is", command_version},
     {"help", "help", "this text", command_help},
 };

@@ -55,6 +55,13 @@ MUST_CHECK int staffing_new(const struct staffing_options *options, struct setti
 struct staffing *staffing_free(struct staffing *staffing);
 
 void staffing_start(struct staffing *staffing);
+struct handover;
+/* Puts posts, roles, children and the generation into the hand-over. -EAGAIN: a child has not taken
+ * yet what was sent to it. */
+MUST_CHECK int staffing_save(const struct staffing *staffing, struct handover *handover);
+/* In place of staffing_start(): goes on where the program before was, RUNNING. Takes the children's
+ * descriptors. */
+MUST_CHECK int staffing_take_over(struct staffing *staffing, const Userd__Handover__State *state);
 /* Someone asks for a reload, an upgrade or a stop: what the lifecycle says to it. A stop is carried
  * out here; a reload that may begin is then the caller's to check, and to hand over by
  * staffing_reload() or to call off by asking LIFECYCLE_RELOAD_REFUSED. */

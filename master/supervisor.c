@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "common/scoreboard.h"
 #include "master/errand.h"
+#include "master/handover.h"
 #include "master/supervisor_private.h"
 
 /* --- what staffing reports --- */
@@ -44,8 +45,11 @@ static void on_reloaded(const char *failure, void *userdata)
         write_listeners(supervisor);
     }
     report_serving(supervisor);
-    admin_socket_conclude(supervisor->admin, USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, failure,
-        supervisor->reload_warnings.text);
+    const char *warning = supervisor->reload_warnings.text;
+    admin_socket_conclude(
+        supervisor->admin, USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, failure, warning);
+    admin_socket_conclude(
+        supervisor->admin, USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE, failure, warning);
 }
 
 static void on_hopeless(enum child_role role, void *userdata)
@@ -99,15 +103,10 @@ static bool is_answering(void *userdata)
     return staffing_is_answering(supervisor->staffing);
 }
 
+/* What lives in memory, on a scoreboard that is there. */
 static int open_loop(struct supervisor *supervisor)
 {
-    int result = scoreboard_create(&supervisor->scoreboard, &supervisor->scoreboard_fd);
-    if (result < 0)
-        return result;
-    supervisor->outbox_wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (supervisor->outbox_wake_fd < 0)
-        return -errno;
-    result = sd_event_default(&supervisor->event);
+    int result = sd_event_default(&supervisor->event);
     if (result < 0)
         return result;
     result = supervisor_requests_take_signals(supervisor);
@@ -124,8 +123,19 @@ static int open_loop(struct supervisor *supervisor)
         &options, &supervisor->settings, &staffing_handlers, supervisor, &supervisor->staffing);
     if (result < 0)
         return result;
-    result = service_notice_new(
+    return service_notice_new(
         supervisor->event, supervisor->scoreboard, is_answering, supervisor, &supervisor->notice);
+}
+
+static int open_all(struct supervisor *supervisor)
+{
+    int result = scoreboard_create(&supervisor->scoreboard, &supervisor->scoreboard_fd);
+    if (result < 0)
+        return result;
+    supervisor->outbox_wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (supervisor->outbox_wake_fd < 0)
+        return -errno;
+    result = open_loop(supervisor);
     if (result < 0)
         return result;
     supervisor->started_at_us = realtime_us();
@@ -140,19 +150,24 @@ static int status_of(int error)
     return error == -EINVAL ? EX_CONFIG : EX_OSERR;
 }
 
-static int serve(struct supervisor *supervisor)
+static int turn_loop(struct supervisor *supervisor)
 {
-    int result = open_loop(supervisor);
-    if (result < 0) {
-        log_error("cannot start error=\"%s\"", strerror(-result));
-        return EX_OSERR;
-    }
-    staffing_start(supervisor->staffing);
     int status = sd_event_loop(supervisor->event);
     if (status >= 0)
         return status;
     log_error("event loop failed error=\"%s\"", strerror(-status));
     return EX_SOFTWARE;
+}
+
+static int serve(struct supervisor *supervisor)
+{
+    int result = open_all(supervisor);
+    if (result < 0) {
+        log_error("cannot start error=\"%s\"", strerror(-result));
+        return EX_OSERR;
+    }
+    staffing_start(supervisor->staffing);
+    return turn_loop(supervisor);
 }
 
 /* *ret_status: what to end with. True: go on. */
@@ -185,6 +200,16 @@ static int run(struct supervisor *supervisor, bool migrates_first)
     return serve(supervisor);
 }
 
+static struct supervisor empty_supervisor(const char *file)
+{
+    return (struct supervisor){
+        .file = file,
+        .run_directory = {.fd = -1, .pid_fd = -1},
+        .scoreboard_fd = -1,
+        .outbox_wake_fd = -1,
+    };
+}
+
 static void cleanup(struct supervisor *supervisor)
 {
     supervisor->staffing = staffing_free(supervisor->staffing);
@@ -195,6 +220,7 @@ static void cleanup(struct supervisor *supervisor)
     fd_close(&supervisor->outbox_wake_fd);
     /* last: its end tells `userd stop` that all else is gone */
     supervisor->admin = admin_socket_free(supervisor->admin);
+    supervisor->upgrade = sd_event_source_disable_unref(supervisor->upgrade);
     supervisor->event = sd_event_unref(supervisor->event);
     run_directory_close(&supervisor->run_directory);
     settings_complaints_cleanup(&supervisor->reload_warnings);
@@ -203,15 +229,54 @@ static void cleanup(struct supervisor *supervisor)
 
 int supervisor_run(const struct supervisor_plan *plan)
 {
-    struct supervisor supervisor = {
-        .file = plan->file,
-        .settings = *plan->settings,
-        .run_directory = {.fd = -1, .pid_fd = -1},
-        .scoreboard_fd = -1,
-        .outbox_wake_fd = -1,
-    };
+    struct supervisor supervisor = empty_supervisor(plan->file);
+    supervisor.settings = *plan->settings;
     *plan->settings = (struct settings){0};
     int status = run(&supervisor, plan->migrates_first);
+    cleanup(&supervisor);
+    return status;
+}
+
+static int take_over(struct supervisor *supervisor, const Userd__Handover__State *state)
+{
+    int result = supervisor_requests_block_signals(); /* they are: the mask outlives an exec */
+    if (result == 0)
+        result = supervisor_upgrade_adopt(supervisor, state);
+    if (result == 0) {
+        log_configure((enum log_level)supervisor->settings.log.level,
+            (enum log_format)supervisor->settings.log.format);
+        result = open_loop(supervisor);
+    }
+    if (result == 0)
+        result = staffing_take_over(supervisor->staffing, state);
+    if (result == 0)
+        result = admin_socket_take_over(supervisor->event, state, &supervisor_admin_handlers,
+            supervisor, STAFFING_RELOAD_TIMEOUT_MS, &supervisor->admin);
+    return result;
+}
+
+int supervisor_take_over(const char *file, int handover_fd)
+{
+    int fd CLEANUP(fd_close) = handover_fd;
+    log_init("master");
+    struct supervisor supervisor = empty_supervisor(file);
+    Userd__Handover__State *state = NULL;
+    uint32_t format = 0;
+    int result = handover_read(fd, &state, &format);
+    if (result == 0) {
+        result = take_over(&supervisor, state);
+        userd__handover__state__free_unpacked(state, NULL);
+    }
+    fd_close(&fd);
+    int status = EX_SOFTWARE;
+    if (result == 0) {
+        service_notice_ready(supervisor.notice);
+        supervisor_requests_finish_upgrade(&supervisor);
+        status = turn_loop(&supervisor);
+    } else {
+        log_error(
+            "what was handed over is of no use format=%u error=\"%s\"", format, strerror(-result));
+    }
     cleanup(&supervisor);
     return status;
 }

@@ -8,6 +8,7 @@
  *   SIGTERM, SIGINT   no more connections, drain, leave; a second one ends at once
  *   SIGHUP            read the configuration again and replace every child by one of the new
  * generation
+ *   SIGUSR2           become the userd that is on disk now, and reload
  */
 #ifndef USERD_MASTER_SUPERVISOR_H
 #define USERD_MASTER_SUPERVISOR_H
@@ -27,5 +28,9 @@ struct supervisor_plan {
  * cannot be read, EX_UNAVAILABLE when a role cannot be started, EX_OSERR for the rest, all logged;
  * a failed migration's own. */
 int supervisor_run(const struct supervisor_plan *plan);
+
+/* Goes on for the program that this process was until now (`userd upgrade`), and then reloads, so
+ * that the children are of this release too. `handover_fd` is taken. */
+int supervisor_take_over(const char *file, int handover_fd);
 
 #endif

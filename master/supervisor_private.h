@@ -11,6 +11,8 @@
 #include "master/staffing.h"
 #include "master/supervisor.h"
 
+#include "handover.pb-c.h"
+
 struct supervisor {
     const char *file;
     struct settings settings; /* owned until staffing takes them over */
@@ -23,6 +25,7 @@ struct supervisor {
     struct staffing *staffing;                  /* owned */
     struct service_notice *notice;              /* owned */
     struct admin_socket *admin;                 /* owned */
+    sd_event_source *upgrade;                   /* owned; off unless one is asked for */
     uint64_t started_at_us;                     /* CLOCK_REALTIME */
     struct settings_complaints reload_warnings; /* owned: of the reload that is under way */
 };
@@ -34,5 +37,16 @@ extern const struct admin_socket_handlers supervisor_admin_handlers;
 /* Before anything else, so that no signal is lost. */
 MUST_CHECK int supervisor_requests_block_signals(void);
 MUST_CHECK int supervisor_requests_take_signals(struct supervisor *supervisor);
+
+/* The new program is in place: the reload that makes the upgrade whole. */
+void supervisor_requests_finish_upgrade(struct supervisor *supervisor);
+
+/* ---- supervisor_upgrade.c ---- */
+
+/* Returns only when this program stays: the reason is in *complaints. */
+void supervisor_upgrade(struct supervisor *supervisor, struct settings_complaints *complaints);
+/* All that was handed over, into an empty supervisor. */
+MUST_CHECK int supervisor_upgrade_adopt(
+    struct supervisor *supervisor, const Userd__Handover__State *state);
 
 #endif

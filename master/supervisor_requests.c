@@ -16,15 +16,17 @@
 #define STOP_MARGIN_MS 5000 /* over the drain: killing, reaping, closing */
 #define PROC_PATH_SIZE 32
 
-static const int handled_signals[] = {SIGTERM, SIGINT, SIGHUP};
+static const int handled_signals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2};
 
 /* ---- stop ---- */
 
 static void announce_stop(struct supervisor *supervisor)
 {
+    static const Userd__Ipc__AdminRequest__Kind overtaken[] = {
+        USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE};
     service_notice_stopping(supervisor->notice);
-    admin_socket_conclude(
-        supervisor->admin, USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, "userd is stopping", NULL);
+    for (size_t i = 0; i < ARRAY_LENGTH(overtaken); i++)
+        admin_socket_conclude(supervisor->admin, overtaken[i], "userd is stopping", NULL);
     listener_set_close(&supervisor->listeners);
 }
 
@@ -123,6 +125,60 @@ static int on_reload_signal(
     return 0;
 }
 
+/* ---- upgrade ---- */
+
+static void conclude_upgrade(
+    struct supervisor *supervisor, const struct settings_complaints *complaints)
+{
+    const char *text = complaints->text != NULL ? complaints->text : "out of memory";
+    log_lines(LOG_LEVEL_ERROR, text);
+    admin_socket_conclude(supervisor->admin, USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE, text, NULL);
+}
+
+/* In a turn of its own, behind the signals: what the loop had read of them would not survive. */
+static int on_upgrade_turn(sd_event_source *source, void *userdata)
+{
+    (void)source;
+    struct supervisor *supervisor = userdata;
+    struct settings_complaints complaints = {0};
+    const char *refusal = lifecycle_refusal(staffing_state(supervisor->staffing));
+    if (staffing_ask(supervisor->staffing, LIFECYCLE_UPGRADE_ASKED) == LIFECYCLE_BEGIN_UPGRADE)
+        supervisor_upgrade(supervisor, &complaints);
+    else
+        settings_complaints_add(&complaints, NULL, 0, "%s", refusal);
+    conclude_upgrade(supervisor, &complaints);
+    log_error("upgrade refused, the old program stays in force");
+    settings_complaints_cleanup(&complaints);
+    return 0;
+}
+
+static void ask_for_upgrade(struct supervisor *supervisor)
+{
+    (void)sd_event_source_set_enabled(supervisor->upgrade, SD_EVENT_ONESHOT);
+}
+
+static int on_upgrade_signal(
+    sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+    (void)source;
+    log_info("upgrade asked for sender_pid=%u", info->ssi_pid);
+    ask_for_upgrade(userdata);
+    return 0;
+}
+
+void supervisor_requests_finish_upgrade(struct supervisor *supervisor)
+{
+    struct settings_complaints complaints = {0};
+    log_info("upgraded file=%s", supervisor->file);
+    if (!reload(supervisor, &complaints)) {
+        settings_complaints_add(&complaints, NULL, 0,
+            "the master runs the new program, its workers the old one: mend this, then userd "
+            "reload");
+        conclude_upgrade(supervisor, &complaints);
+    }
+    settings_complaints_cleanup(&complaints);
+}
+
 /* ---- run_dir/admin.sock ---- */
 
 static void on_admin_status(struct admin_socket_client *client, void *userdata)
@@ -174,6 +230,13 @@ static void on_admin_reload(struct admin_socket_client *client, void *userdata)
     settings_complaints_cleanup(&complaints);
 }
 
+static void on_admin_upgrade(struct admin_socket_client *client, void *userdata)
+{
+    log_info("upgrade asked for");
+    admin_socket_wait(client, STAFFING_RELOAD_TIMEOUT_MS);
+    ask_for_upgrade(userdata);
+}
+
 /* Asked twice it waits twice: what a second signal does is a person's decision. */
 static void on_admin_stop(struct admin_socket_client *client, void *userdata)
 {
@@ -195,6 +258,7 @@ const struct admin_socket_handlers supervisor_admin_handlers = {
     .on_status = on_admin_status,
     .on_reload = on_admin_reload,
     .on_stop = on_admin_stop,
+    .on_upgrade = on_admin_upgrade,
 };
 
 /* ---- signals ---- */
@@ -214,10 +278,23 @@ int supervisor_requests_block_signals(void)
 
 int supervisor_requests_take_signals(struct supervisor *supervisor)
 {
-    int result = sd_event_add_signal(supervisor->event, NULL, SIGTERM, on_stop_signal, supervisor);
-    if (result >= 0)
-        result = sd_event_add_signal(supervisor->event, NULL, SIGINT, on_stop_signal, supervisor);
-    if (result >= 0)
-        result = sd_event_add_signal(supervisor->event, NULL, SIGHUP, on_reload_signal, supervisor);
-    return result < 0 ? result : 0;
+    static const sd_event_signal_handler_t handlers[] = {
+        on_stop_signal, on_stop_signal, on_reload_signal, on_upgrade_signal};
+    _Static_assert(ARRAY_LENGTH(handlers) == ARRAY_LENGTH(handled_signals), "one for each");
+    for (size_t i = 0; i < ARRAY_LENGTH(handlers); i++) {
+        sd_event_source *source = NULL;
+        int result = sd_event_add_signal(
+            supervisor->event, &source, handled_signals[i], handlers[i], supervisor);
+        if (result < 0)
+            return result;
+        result = sd_event_source_set_priority(source, SD_EVENT_PRIORITY_IMPORTANT);
+        if (result >= 0)
+            result = sd_event_source_set_floating(source, true);
+        (void)sd_event_source_unref(source);
+        if (result < 0)
+            return result;
+    }
+    int result =
+        sd_event_add_defer(supervisor->event, &supervisor->upgrade, on_upgrade_turn, supervisor);
+    return result < 0 ? result : sd_event_source_set_enabled(supervisor->upgrade, SD_EVENT_OFF);
 }

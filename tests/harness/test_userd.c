@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "user/user.pb-c.h"
@@ -46,7 +47,7 @@ static void write_config(const struct test_userd *userd, const struct test_userd
 int when_userd_is_told(struct test_userd *userd, const char *const *arguments, char **ret_output)
 {
     static const char *const environment[] = {"DB_URL", "KAFKA_BOOTSTRAP_SERVERS", NULL};
-    const char *argv[16] = {TEST_USERD};
+    const char *argv[16] = {userd->program};
     size_t count = 1;
     for (size_t i = 0; arguments[i] != NULL && count < ARRAY_LENGTH(argv) - 3; i++)
         argv[count++] = arguments[i];
@@ -119,7 +120,7 @@ static bool read_listeners(struct test_userd *userd)
 void when_userd_starts(struct test_userd *userd)
 {
     static const char *const environment[] = {"DB_URL", "KAFKA_BOOTSTRAP_SERVERS", NULL};
-    const char *const argv[] = {TEST_USERD, "run", "-c", userd->config_path, NULL};
+    const char *const argv[] = {userd->program, "run", "-c", userd->config_path, NULL};
     char path[128];
     (void)snprintf(path, sizeof(path), "%s/run/listeners", userd->directory);
     (void)unlink(path);
@@ -178,6 +179,19 @@ void then_every_worker_serves(struct test_userd *userd)
         test_rpc_close(&connections[i]);
 }
 
+static void copy_programs(struct test_userd *userd)
+{
+    char bin[80];
+    (void)snprintf(bin, sizeof(bin), "%s/bin", userd->directory);
+    cr_assert_eq(mkdir(bin, 0755), 0);
+    const char *const argv[] = {
+        "/bin/cp", TEST_USERD, TEST_USERD_WORKER, TEST_USERD_EVENTD, bin, NULL};
+    char *output = NULL;
+    cr_assert_eq(test_process_run(argv, NULL, userd->directory, &output), 0, "%s", output);
+    free(output);
+    (void)snprintf(userd->program, sizeof(userd->program), "%s/userd", bin);
+}
+
 void given_userd(struct test_userd *userd, const struct test_userd_options *options)
 {
     *userd = (struct test_userd){.directory = "/tmp/userd-test.XXXXXX"};
@@ -186,6 +200,9 @@ void given_userd(struct test_userd *userd, const struct test_userd_options *opti
     (void)snprintf(
         userd->config_path, sizeof(userd->config_path), "%s/userd.conf", userd->directory);
     (void)snprintf(userd->log_path, sizeof(userd->log_path), "%s/userd.log", userd->directory);
+    (void)snprintf(userd->program, sizeof(userd->program), "%s", TEST_USERD);
+    if (options->has_own_programs)
+        copy_programs(userd);
     test_database_create(&userd->database, options->has_own_cluster ? userd->directory : NULL);
     if (options->has_broker)
         test_broker_start(&userd->broker, userd->directory);

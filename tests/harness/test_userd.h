@@ -39,6 +39,7 @@ struct test_userd_options {
     bool has_own_cluster;     /* a PostgreSQL of its own, that can go away */
     bool skips_migration;     /* the test does it, or does not */
     bool skips_start;         /* everything but `userd run` */
+    bool has_own_programs;    /* copies in directory/bin, which the test may replace */
     const char *top_settings; /* lines of userd.conf; NULL: none */
     const char *database_settings;
     const char *kafka_settings;
@@ -49,6 +50,7 @@ struct test_userd {
     char directory[64];
     char config_path[128];
     char log_path[128];
+    char program[128]; /* what `userd` is */
     char gateway_address[32];
     char post_address[32];
     int workers;
