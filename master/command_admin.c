@@ -6,12 +6,14 @@
 #include <string.h>
 #include <sysexits.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/file_descriptor.h"
 #include "common/monotonic_clock.h"
 #include "common/scoreboard.h"
 #include "common/settings_file.h"
 #include "master/admin_client.h"
+#include "master/child_program.h"
 #include "master/command_options.h"
 #include "master/staffing.h"
 #include "master/status_metrics.h"
@@ -207,13 +209,33 @@ int command_admin_status(int argc, char **argv)
     return show_status(&options, options.has_json ? STATUS_AS_JSON : STATUS_FOR_PEOPLE);
 }
 
+/* Becomes the program that serves them. */
+static int serve_metrics(const struct command_options *options)
+{
+    char *run_dir CLEANUP(free_text) = NULL;
+    char *complaints CLEANUP(free_text) = NULL;
+    char *program CLEANUP(free_text) = NULL;
+    int result = 0;
+    if (options->run_dir == NULL)
+        result = find_run_dir(options->file, &run_dir, &complaints);
+    if (result == 0)
+        result = child_program_find("userd-metrics", &program);
+    if (result < 0)
+        return EX_OSERR;
+    const char *directory = options->run_dir != NULL ? options->run_dir : run_dir;
+    (void)execl(program, "userd-metrics", directory, options->listen, NULL);
+    (void)fprintf(stderr, "userd: %s: %s\n", program, strerror(errno));
+    return EX_OSERR;
+}
+
 int command_admin_metrics(int argc, char **argv)
 {
     struct command_options options;
     int status = parse(argc, argv, COMMAND_ADMIN_METRICS_USAGE, &options);
     if (status != EX_OK)
         return status;
-    return show_status(&options, STATUS_AS_METRICS);
+    return options.listen != NULL ? serve_metrics(&options)
+                                  : show_status(&options, STATUS_AS_METRICS);
 }
 
 int command_admin_reload(int argc, char **argv)

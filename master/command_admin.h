@@ -7,7 +7,7 @@
 #define USERD_MASTER_COMMAND_ADMIN_H
 
 #define COMMAND_ADMIN_STATUS_USAGE  "status [-c FILE | --run-dir DIR] [--json]"
-#define COMMAND_ADMIN_METRICS_USAGE "metrics [-c FILE | --run-dir DIR]"
+#define COMMAND_ADMIN_METRICS_USAGE "metrics [-c FILE | --run-dir DIR] [--listen ADDRESS:PORT]"
 #define COMMAND_ADMIN_RELOAD_USAGE  "reload [-c FILE | --run-dir DIR]"
 #define COMMAND_ADMIN_UPGRADE_USAGE "upgrade [-c FILE | --run-dir DIR]"
 #define COMMAND_ADMIN_STOP_USAGE    "stop [-c FILE | --run-dir DIR]"

@@ -31,6 +31,7 @@ int command_options_parse(
         {.name = "migrate", .has_arg = no_argument, .val = 'm'},
         {.name = "all", .has_arg = no_argument, .val = 'a'},
         {.name = "json", .has_arg = no_argument, .val = 'j'},
+        {.name = "listen", .has_arg = required_argument, .val = 'l'},
         {.name = "run-dir", .has_arg = required_argument, .val = 'r'},
         {0},
     };
@@ -53,6 +54,11 @@ int command_options_parse(
             if (strstr(usage, "--run-dir") == NULL)
                 return refuse_option(usage, "has no meaning here", "--run-dir");
             options.run_dir = optarg;
+            break;
+        case 'l':
+            if (strstr(usage, "--listen") == NULL)
+                return refuse_option(usage, "has no meaning here", "--listen");
+            options.listen = optarg;
             break;
         case 'j':
             options.has_json = true;

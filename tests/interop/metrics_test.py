@@ -1,6 +1,10 @@
 #!/usr/bin/python3
 """What Prometheus gets: the text is well-formed, and says what has happened."""
+import http.client
 import re
+import signal
+import socket
+import subprocess
 import unittest
 
 import grpc
@@ -103,6 +107,74 @@ class Text(unittest.TestCase):
             self.assertEqual(values["userd_up"], {frozenset(): 1})
             self.assertIn("userd_kafka_lag_records", values)
             self.assertIn("userd_publish_duration_seconds_count", values)
+
+
+class Server:
+    """`userd metrics --listen ADDRESS`, for a service that may or may not be there. A context manager."""
+
+    def __init__(self, service, address="127.0.0.1:0"):
+        self.process = subprocess.Popen(
+            [userd_service.BINARY / "master/userd", "metrics", "--run-dir", service.directory / "run", "--listen", address],
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        line = self.process.stderr.readline()
+        match = re.search(r"address=\[?([^\] ]*?)\]?:(\d+) ", line)
+        assert match, line
+        self.host, self.port = match.group(1), int(match.group(2))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        _, log = self.process.communicate(timeout=userd_service.TIMEOUT_S)
+        assert self.process.returncode == 0, f"{self.process.returncode}: {log}"
+
+    def ask(self, path="/metrics", method="GET"):
+        """Status, headers and text."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=userd_service.TIMEOUT_S)
+        connection.request(method, path)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        return answer.status, answer.headers, text
+
+
+class Http(unittest.TestCase):
+    """The same, for Prometheus to fetch."""
+
+    def test_serves_the_numbers_and_nothing_else(self):
+        with userd_service.Service(workers=1) as service, Server(service) as server:
+            status, headers, text = server.ask()
+            self.assertEqual((status, headers["Content-Type"]), (200, "text/plain; version=0.0.4; charset=utf-8"))
+            self.assertEqual(parse(text)["userd_up"], {frozenset(): 1})
+            status, headers, text = server.ask(method="HEAD")
+            self.assertEqual((status, text), (200, ""))
+            self.assertEqual(server.ask("/")[0], 404)
+            self.assertEqual(server.ask("/metrics/")[0], 404)
+            status, headers, _ = server.ask(method="POST")
+            self.assertEqual((status, headers["Allow"]), (405, "GET, HEAD"))
+
+    def test_outlives_the_service_and_finds_the_next(self):
+        with userd_service.Service(workers=1) as service, Server(service, "[::1]:0") as server:
+            self.assertEqual(server.ask()[0], 200)
+            self.assertEqual(service.end(service.master), 0)
+            status, _, text = server.ask()
+            self.assertEqual((status, parse(text)), (503, {"userd_up": {frozenset(): 0}}))
+            service.start_userd()
+            self.assertEqual(server.ask()[0], 200)
+
+    def test_silent_clients_run_out_of_time(self):
+        with userd_service.Service(workers=1) as service, Server(service) as server:
+            silent = [socket.create_connection((server.host, server.port)) for _ in range(40)]
+            self.assertEqual(server.ask()[0], 200)
+            for connection in silent:
+                connection.close()
+
+    def test_an_address_that_cannot_be_read_is_wrong_usage(self):
+        done = subprocess.run([userd_service.BINARY / "master/userd", "metrics", "--run-dir", "/nowhere", "--listen", "9464"],
+                              stderr=subprocess.PIPE, text=True, timeout=userd_service.TIMEOUT_S, check=False)
+        self.assertEqual(done.returncode, 64)
+        self.assertIn("9464", done.stderr)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ librdkafka-dev           | /usr/include/librdkafka/rdkafka.h               | bui
 libsystemd-dev           | /usr/include/systemd/sd-event.h                 | build
 libconfig-dev            | /usr/include/libconfig.h                        | build
 libjansson-dev           | /usr/include/jansson.h                          | build
+libmicrohttpd-dev        | /usr/include/microhttpd.h                       | build
 libunistring-dev         | /usr/include/uninorm.h                          | build
 zlib1g-dev               | /usr/include/zlib.h                             | build
 libcriterion-dev         | /usr/include/criterion/criterion.h              | build

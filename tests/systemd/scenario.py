@@ -11,6 +11,8 @@ import subprocess
 import threading
 import time
 import unittest
+import urllib.error
+import urllib.request
 
 import grpc
 
@@ -18,6 +20,7 @@ HERE = pathlib.Path("/srv/test")
 HANDLE = "/run/postgres-handle"
 CONFIG = pathlib.Path("/etc/userd/userd.conf")
 GATEWAY, POST = "127.0.0.1:50053", "127.0.0.1:50055"
+METRICS = "http://127.0.0.1:9464/metrics"
 TIMEOUT_S = 30
 USER_17 = b"\x08\x11"
 TRINITY = b"\x0a\x07trinity"
@@ -294,6 +297,23 @@ class Package(unittest.TestCase):
     def test_11_restart_behind_sockets_refuses_no_connection(self):
         run("systemctl", "restart", "userd.service")
         self.assertEqual(ask(GATEWAY, "/user.User/GetUser", USER_17, timeout_s=TIMEOUT_S), TRINITY)
+
+    def test_12_metrics_come_from_a_process_with_fewer_rights(self):
+        run("systemctl", "start", "userd-metrics.service")
+        with urllib.request.urlopen(METRICS, timeout=TIMEOUT_S) as answer:
+            self.assertIn("\nuserd_up 1\n", answer.read().decode())
+        pid = int(show("MainPID", "userd-metrics.service"))
+        self.assertNotEqual(os.stat(f"/proc/{pid}").st_uid, os.stat(f"/proc/{main_pid()}").st_uid)
+        run("systemd-analyze", "security", "--no-pager", "--threshold=15", "userd-metrics.service")
+        # it outlives the service, and finds the next one
+        run("systemctl", "stop", "userd-gateway.socket", "userd-post.socket", "userd.service")
+        with self.assertRaises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(METRICS, timeout=TIMEOUT_S).close()
+        with caught.exception as answer:
+            self.assertEqual((answer.code, "\nuserd_up 0\n" in "\n" + answer.read().decode()), (503, True))
+        run("systemctl", "start", "userd.service")
+        with urllib.request.urlopen(METRICS, timeout=TIMEOUT_S) as answer:
+            self.assertEqual(answer.status, 200)
 
     def test_20_removal_stops_it_and_purge_leaves_nothing(self):
         pid = main_pid()
