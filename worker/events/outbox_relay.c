@@ -13,6 +13,7 @@
 #include "common/monotonic_clock.h"
 #include "worker/db/db_connection.h"
 #include "worker/events/event_channel.h"
+#include "worker/events/outbox_hold.h"
 #include "worker/events/outbox_poll.h"
 #include "worker/events/outbox_row.h"
 #include "worker/events/outbox_window.h"
@@ -60,6 +61,7 @@ struct outbox_relay {
     int64_t deleted_ids[DELETE_ROWS];
     int64_t parked_id; /* of the park in flight */
     struct log_limit error_limit;
+    struct outbox_hold hold;
     struct outbox_window window;
 };
 
@@ -75,6 +77,7 @@ static void forget_everything(struct outbox_relay *relay)
     while (relay->window.first != NULL)
         outbox_row_free(&relay->window, relay->window.first);
     outbox_window_begin_epoch(&relay->window);
+    relay->hold = (struct outbox_hold){0};
     relay->has_lock = false;
     outbox_poll_reset(&relay->poll, monotonic_clock_turn_us(relay->options->event));
     if (relay->wake != NULL)
@@ -159,6 +162,8 @@ static void read_rows(struct outbox_relay *relay, uint64_t now)
         .floor = floor,
         .known = relay->ids,
         .known_count = collect_known(relay, floor),
+        .held = relay->hold.held,
+        .held_count = relay->hold.held_count,
         .max_rows = (int32_t)(OUTBOX_WINDOW_ROWS - relay->window.count),
         .max_bytes = (int64_t)(OUTBOX_WINDOW_BYTES - relay->window.bytes),
     };
@@ -380,25 +385,6 @@ void outbox_relay_on_channel(struct outbox_relay *relay)
     advance(relay);
 }
 
-static void on_failure(
-    struct outbox_relay *relay, uint64_t epoch, const Userd__Ipc__PublishFailure *failure)
-{
-    char *reason = failure->is_permanent ? strdup(failure->reason) : NULL;
-    if (reason == NULL) {
-        (void)outbox_window_mark_failed(
-            &relay->window, epoch, failure->id, monotonic_clock_turn_us(relay->options->event));
-        return;
-    }
-    struct outbox_entry *entry = outbox_window_mark_done(&relay->window, epoch, failure->id);
-    if (entry == NULL) {
-        free(reason);
-        return;
-    }
-    outbox_row_of(entry)->parked_because = reason;
-    log_error("outbox row can never be published outbox_id=%" PRIi64 " reason=%s: parked",
-        failure->id, failure->reason);
-}
-
 void outbox_relay_on_result(struct outbox_relay *relay, const Userd__Ipc__PublishResult *result)
 {
     FAILPOINT("relay.reported");
@@ -409,8 +395,12 @@ void outbox_relay_on_result(struct outbox_relay *relay, const Userd__Ipc__Publis
             outbox_row_note_delivered(
                 relay->options->slot, entry, monotonic_clock_turn_us(relay->options->event));
     }
+    uint64_t now = monotonic_clock_turn_us(relay->options->event);
     for (size_t i = 0; i < result->n_failures; i++)
-        on_failure(relay, result->epoch, result->failures[i]);
+        outbox_row_note_failed(&relay->window, result->epoch, result->failures[i], now);
+    bool has_trouble = result->n_failures > 0 || relay->hold.held_count > 0;
+    if (has_trouble && outbox_hold_update(&relay->hold, &relay->window))
+        outbox_poll_reset(&relay->poll, now);
     advance(relay);
 }
 

@@ -1,9 +1,12 @@
 #include "worker/events/outbox_row.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/failpoint.h"
+#include "common/log.h"
 #include "worker/events/event_channel.h"
 #include "worker/events/outbox_message.h"
 
@@ -50,6 +53,24 @@ void outbox_row_note_delivered(
     uint64_t age_us = age_of(entry, now_us);
     scoreboard_add(&slot->publish_latency[latency_histogram_bucket(age_us)], 1);
     scoreboard_add(&slot->publish_latency_sum_us, age_us);
+}
+
+void outbox_row_note_failed(struct outbox_window *window, uint64_t epoch,
+    const Userd__Ipc__PublishFailure *failure, uint64_t now_us)
+{
+    char *reason = failure->is_permanent ? strdup(failure->reason) : NULL;
+    if (reason == NULL) {
+        (void)outbox_window_mark_failed(window, epoch, failure->id, now_us);
+        return;
+    }
+    struct outbox_entry *entry = outbox_window_mark_done(window, epoch, failure->id);
+    if (entry == NULL) {
+        free(reason);
+        return;
+    }
+    outbox_row_of(entry)->parked_because = reason;
+    log_error("outbox row can never be published outbox_id=%" PRIi64 " reason=%s: parked",
+        failure->id, failure->reason);
 }
 
 void outbox_row_show_backlog(

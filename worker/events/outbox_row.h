@@ -24,6 +24,9 @@ MUST_CHECK int outbox_row_add(
 /* Counts how long the row took from COMMIT to the broker. */
 void outbox_row_note_delivered(
     struct scoreboard_slot *slot, struct outbox_entry *entry, uint64_t now_us);
+/* It waits for its next try, or for being parked when no try can help. */
+void outbox_row_note_failed(struct outbox_window *window, uint64_t epoch,
+    const Userd__Ipc__PublishFailure *failure, uint64_t now_us);
 /* How many rows wait, and for how long the first of them has. */
 void outbox_row_show_backlog(
     struct scoreboard_slot *slot, const struct outbox_window *window, uint64_t now_us);

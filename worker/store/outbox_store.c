@@ -45,6 +45,7 @@ static const struct db_statement read_rows = {
         "sum(f.size) OVER (ORDER BY f.id) - f.size AS bytes_before FROM ("
         "  SELECT *, coalesce(octet_length(value), 0) + 256 AS size FROM outbox"
         "  WHERE id > $1::bigint AND id NOT IN (SELECT unnest($2::bigint[]))"
+        "  AND destination <> ALL ($5::bigint[])"
         "  ORDER BY id LIMIT $3::integer) f) s"
         " WHERE bytes_before < $4::bigint) r ON true ORDER BY id",
 };
@@ -127,6 +128,7 @@ int outbox_store_read(struct db_connection *connection, struct db_request *reque
     add_ids(&parameters, query->known, query->known_count);
     db_parameters_add_int4(&parameters, query->max_rows);
     db_parameters_add_int8(&parameters, query->max_bytes);
+    add_ids(&parameters, query->held, query->held_count);
     return submit(connection, request, &read_rows, &parameters);
 }
 

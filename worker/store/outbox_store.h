@@ -55,12 +55,14 @@ MUST_CHECK int outbox_store_check_lock(
     struct db_connection *connection, struct db_request *request);
 bool outbox_store_lock_result(const struct db_answer *answer);
 
-/* Rows above `floor` but the `known` ones, in the order of ids: at most `max_rows`, and no more
- * once they hold `max_bytes`. */
+/* Rows above `floor` but the `known` ones and those of `held` destinations, in the order of ids: at
+ * most `max_rows`, and no more once they hold `max_bytes`. */
 struct outbox_store_query {
     int64_t floor;
     const int64_t *known;
     size_t known_count;
+    const int64_t *held;
+    size_t held_count;
     int32_t max_rows;
     int64_t max_bytes;
 };
