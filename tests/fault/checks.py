@@ -8,6 +8,8 @@ import replay_fault
 import userd_service
 
 COMPLAINTS_MAX = 5
+# The relay's window, OUTBOX_WINDOW_ROWS. Said here again: a bound that is changed is a decision.
+WINDOW_ROWS_MAX = 5000
 # After an outage, with tens of thousands of rows; librdkafka's longest pause between two tries to connect is 5 s.
 EMPTY_MAX_S = 20
 # Above what a process has when it has begun to work. The relay's window is bounded by 8 MiB of messages.
@@ -22,6 +24,7 @@ class Evidence:
         self.load = work
         self.reader = source.reader
         self.watcher = source.watcher
+        self.gauge = source.gauge
         self.unsettled = unsettled
         self.users = source.users()
         self.events = source.events()
@@ -279,10 +282,12 @@ def no_process_holds_the_others_secrets(evidence):
 
 def memory_and_queues_stay_bounded(evidence):
     """11. memory and queues stay bounded"""
-    for program, kib in evidence.watcher.most_kib.items():
-        most = evidence.watcher.first_kib.get(program, kib) + GROWTH_MAX_KIB
+    for program, kib in evidence.gauge.most_kib.items():
+        most = evidence.gauge.first_kib.get(program, kib) + GROWTH_MAX_KIB
         if kib > most:
             yield f"{program} used {kib} KiB, expected at most {most}"
+    if evidence.gauge.most_rows > WINDOW_ROWS_MAX:
+        yield f"a relay held {evidence.gauge.most_rows} rows at once, expected at most {WINDOW_ROWS_MAX}"
 
 
 def stopping_meets_its_deadline(evidence):
@@ -303,7 +308,7 @@ def acknowledged_calls_are_committed(evidence):
             yield f"UserUpdate {arguments[0]} was answered OK and is not committed"
     for answer in evidence.load.odd:
         yield f"odd answer: {answer}"
-    for failure in (*evidence.load.failures, evidence.reader.failure, evidence.watcher.failure):
+    for failure in (*evidence.load.failures, evidence.reader.failure, evidence.watcher.failure, evidence.gauge.failure):
         if failure:
             yield f"a peer of the test failed: {failure}"
 

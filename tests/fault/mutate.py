@@ -2,13 +2,15 @@
 """Proves that the fault suite can fail: breaks a copy of the sources in one place, builds it, runs the suite, and expects the check
 that is for this break to complain. A check that nothing has ever made complain proves nothing.
 
-  mutate.py [--only NAME]... [--work DIRECTORY] [--list]
+  mutate.py [--only NAME]... [--check NAME]... [--work DIRECTORY] [--list]
 
-USERD_TEST_SOURCE_DIR names the sources. Not part of the ordinary run: a build for each break."""
+What it prints at the end, and --list without building anything, is the table of checks and of the breaks that each of them is known by;
+a check without one ends it at once. USERD_TEST_SOURCE_DIR names the sources. Not part of the ordinary run: a build for each break."""
 import argparse
 import collections
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import tempfile
 
 SOURCE = pathlib.Path(os.environ.get("USERD_TEST_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
 RUN_TIMEOUT_S = 400
+ROUND_CHECKS = ("calls_fail_only_when_they_must",)  # not of checks.ALL: it needs to know the round's faults
 ROOMS = ("common", "master", "worker", "eventd", "proto", "migrations", "etc", "systemd", "tests")
 
 Mutation = collections.namedtuple("Mutation", "what edits arguments expected")
@@ -90,11 +93,15 @@ MUTATIONS = {
         [("worker/store/event_store.c", "WHERE EXISTS (SELECT FROM accepted) ORDER BY l.number)",
           "WHERE false AND EXISTS (SELECT FROM accepted) ORDER BY l.number)")],
         ["--point", "relay.sent"], "each_record_ends_once"),
-    "no_rescan": Mutation(
-        "the relay never reads below its floor again",
-        [("worker/events/outbox_poll.h", "#define OUTBOX_POLL_RESCAN_US   UINT64_C(5000000)",
-          "#define OUTBOX_POLL_RESCAN_US   UINT64_C(5000000000000)")],
-        ["--point", "deliver.answered", "--repeat", "8"], "everything_settles"),
+    "floor_goes_by_time": Mutation(
+        "the relay's floor moves whoever is still at work",
+        [("worker/events/outbox_poll.c", "return reaches_mark && reading->oldest_running_xid >= poll->mark_next_xid;",
+          "return reaches_mark;")],
+        ["--point", "deliver.answered", "--repeat", "8"], "first_occurrences_are_in_commit_order"),
+    "joins_after_five_minutes": Mutation(
+        "a JoinGroup that was lost is waited for as long as librdkafka likes",
+        [("eventd/kafka_client.c", "#define POLL_INTERVAL_MS       30000", "#define POLL_INTERVAL_MS       300000")],
+        ["--point", "outage.rejoin"], "everything_settles"),
     "eventd_knows_the_database": Mutation(
         "the database's URL is among eventd's settings",
         [("common/settings.c", 'SECRET("database.url", database.url, WORKER,', 'SECRET("database.url", database.url, WORKER | EVENTD,')],
@@ -103,6 +110,21 @@ MUTATIONS = {
         "the relay does not let go of what it has published",
         [("worker/events/outbox_row.c", "    row->message = outbox_message_free(row->message);\n", "    row->message = NULL;\n")],
         ["--point", "outage.backlog"], "memory_and_queues_stay_bounded"),
+    "window_is_larger": Mutation(
+        "the relay holds more rows than it may, and hardly more memory",
+        [("worker/events/outbox_window.h", "#define OUTBOX_WINDOW_ROWS    5000", "#define OUTBOX_WINDOW_ROWS    8000"),
+         ("worker/events/outbox_relay.c", "#define DELETE_ROWS       5000", "#define DELETE_ROWS       8000")],
+        ["--point", "outage.backlog"], "memory_and_queues_stay_bounded"),
+    "reads_slowly": Mutation(
+        "the relay reads ten rows at a time, and pauses",
+        [("worker/events/outbox_relay.c", "#define READ_ROWS         1000", "#define READ_ROWS         10"),
+         ("worker/events/outbox_poll.c", "        poll->next_us = now_us;\n", "        poll->next_us = now_us + poll->interval_us;\n")],
+        ["--point", "outage.backlog"], "the_outbox_empties_soon"),
+    "reconnects_late": Mutation(
+        "a worker waits half a minute before it tries the database again",
+        [("worker/db/db_connection.c", "#define BACKOFF_FIRST_MS  100", "#define BACKOFF_FIRST_MS  30000"),
+         ("worker/db/db_connection.c", "#define BACKOFF_MAX_MS    5000", "#define BACKOFF_MAX_MS    60000")],
+        ["--point", "postgres.restarts"], "calls_fail_only_when_they_must"),
     "stop_waits_for_ever": Mutation(
         "neither eventd, a worker nor the master gives up waiting",
         [("eventd/main.c", "bool is_late = now >= eventd->drain_deadline_us;",
@@ -140,6 +162,20 @@ def mutated(source, mutation):
     return before
 
 
+def checks():
+    """The names of all checks, in their order."""
+    text = (SOURCE / "tests/fault/checks.py").read_text(encoding="utf-8")
+    return [*re.findall(r"\w+", re.search(r"^ALL = \((.*?)^\)", text, re.DOTALL | re.MULTILINE)[1]), *ROUND_CHECKS]
+
+
+def show_table(results):
+    """Check by check, the breaks that it caught or is to catch."""
+    for check in checks():
+        for name, mutation in MUTATIONS.items():
+            if mutation.expected == check and name in results:
+                print(f"{check:45} {name:34} {results[name]}")
+
+
 def run(name, mutation, source, build):
     """True when the suite said what it should."""
     before = mutated(source, mutation)
@@ -171,23 +207,29 @@ def main():
     """The command line."""
     parser = argparse.ArgumentParser(description="mutations that the fault suite must catch")
     parser.add_argument("--only", action="append", choices=MUTATIONS)
+    parser.add_argument("--check", action="append", choices=checks(), help="the breaks that are for this check")
     parser.add_argument("--work", type=pathlib.Path, help="kept, with its build, for the next time")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
+    without = set(checks()) - {mutation.expected for mutation in MUTATIONS.values()}
+    if without:
+        raise SystemExit(f"no break is for {', '.join(sorted(without))}")
     if options.list:
-        for name, mutation in MUTATIONS.items():
-            print(f"{name:32} {mutation.what} -> {mutation.expected}")
+        show_table({name: mutation.what for name, mutation in MUTATIONS.items()})
         return 0
+    names = [name for name, mutation in MUTATIONS.items()
+             if (not options.only and not options.check) or name in (options.only or ()) or mutation.expected in (options.check or ())]
     work = options.work or pathlib.Path(tempfile.mkdtemp(prefix="userd-mutations."))
     source, build = work / "source", work / "build"
     refresh(source)
     subprocess.run(["cmake", "-G", "Ninja", "-B", build, "-S", source, "-DUSERD_FAILPOINTS=ON", "-DUSERD_WERROR=OFF"], check=True,
                    stdout=subprocess.DEVNULL)
-    results = [run(name, MUTATIONS[name], source, build) for name in options.only or MUTATIONS]
+    results = {name: run(name, MUTATIONS[name], source, build) for name in names}
     if not options.work:
         shutil.rmtree(work, ignore_errors=True)
-    print(f"{sum(results)} of {len(results)} as expected")
-    return 0 if all(results) else 1
+    show_table({name: "caught" if is_right else "NOT CAUGHT" for name, is_right in results.items()})
+    print(f"{sum(results.values())} of {len(results)} as expected")
+    return 0 if all(results.values()) else 1
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """What really happened, from two sources that the service does not write: an audit that triggers fill in the transactions
-themselves, and an independent reader of all topics. Beside them a watcher of the two things that are true only in passing: how far
-Kafka's commits are, and how much memory is used."""
+themselves, and an independent reader of all topics. Beside them a watcher and a gauge of what is true only in passing: how far
+Kafka's commits are, how much memory is used and how many rows are held."""
 import collections
 import pathlib
+import re
+import subprocess
 import threading
 import time
 
@@ -13,6 +15,7 @@ CONSUMED = ("registration", "admin_delete_user")
 PUBLISHED = ("delete", "user_service.dead_letter")
 PARTITIONS = 3
 GROUP = "user_service"
+WINDOW_LOOKS = 4
 
 # The sequence is drawn in a row trigger: while the transaction holds the row's lock, so that for each row it has the order of
 # the commits.
@@ -159,8 +162,6 @@ class Watcher(threading.Thread):
         self.partitions = all_partitions(CONSUMED)
         self.commits_ahead = []   # (topic, partition, committed, applied) that must never be
         self.tombstoned = []      # ids of users that were there beside their tombstone
-        self.most_kib = collections.Counter()  # program: resident memory
-        self.first_kib = {}       # the same, when work began
         self.looks = 0
         self.failure = None
         self.is_stopping = False
@@ -183,18 +184,6 @@ class Watcher(threading.Thread):
             if offset > applied.get(partition, 0):
                 self.commits_ahead.append((partition.topic, partition.partition, offset, applied.get(partition, 0)))
 
-    def look_at_memory(self):
-        """Of all processes of both instances."""
-        for instance in (self.stand.main, self.stand.second):
-            for program in ("userd-worker", "userd-eventd"):
-                for pid in instance.pids(program) if instance.is_running() else []:
-                    try:
-                        status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-                    except OSError:
-                        continue
-                    kib = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")]
-                    self.most_kib[program] = max(self.most_kib[program], *kib, 0)
-
     def run(self):
         try:
             while not self.is_stopping:
@@ -203,7 +192,6 @@ class Watcher(threading.Thread):
                 except kafka.errors.KafkaError:
                     pass
                 self.tombstoned += self.database.query('SELECT id_auth FROM "user" JOIN user_tombstone USING (id_auth)')
-                self.look_at_memory()
                 self.looks += 1
                 time.sleep(0.2)
         except Exception as error:  # pylint: disable=broad-except
@@ -216,6 +204,58 @@ class Watcher(threading.Thread):
         self.database.close()
 
 
+class Gauge(threading.Thread):
+    """What the processes hold; asks nobody who may be hung or away."""
+
+    def __init__(self, stand):
+        super().__init__(daemon=True)
+        self.stand = stand
+        self.most_kib = collections.Counter()  # program: resident memory
+        self.first_kib = {}       # the same, when work began
+        self.most_rows = 0        # that a relay knew at once, as the scoreboard says
+        self.failure = None
+        self.is_stopping = False
+
+    def look_at_memory(self):
+        """Of all processes of both instances."""
+        for instance in (self.stand.main, self.stand.second):
+            for program in ("userd-worker", "userd-eventd"):
+                for pid in instance.pids(program) if instance.is_running() else []:
+                    try:
+                        status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+                    except OSError:
+                        continue
+                    kib = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")]
+                    self.most_kib[program] = max(self.most_kib[program], *kib, 0)
+
+    def look_at_window(self):
+        """What the service says about itself; while its master is stopped it says nothing."""
+        try:
+            said = subprocess.run([self.stand.program, "metrics", "-c", self.stand.directory / "run.conf"], check=True, timeout=2,
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+        except subprocess.SubprocessError:
+            return
+        self.most_rows = max(self.most_rows, *map(int, re.findall(r"^userd_outbox_backlog\{.*\} (\d+)$", said, re.MULTILINE)), 0)
+
+    def run(self):
+        try:
+            looks = 0
+            while not self.is_stopping:
+                self.look_at_memory()
+                # A process each time: not at every look.
+                if looks % WINDOW_LOOKS == 0:
+                    self.look_at_window()
+                looks += 1
+                time.sleep(0.2)
+        except Exception as error:  # pylint: disable=broad-except
+            self.failure = repr(error)
+
+    def stop(self):
+        """Ends the thread."""
+        self.is_stopping = True
+        self.join(30)
+
+
 class Oracle:
     """All of it for one stand."""
 
@@ -224,10 +264,12 @@ class Oracle:
         self.database.query(SCHEMA)
         self.reader = Reader(stand.servers, stand.admin_url)
         self.watcher = Watcher(stand)
+        self.gauge = Gauge(stand)
         self.probe = kafka.KafkaConsumer(bootstrap_servers=stand.servers, group_id=GROUP, enable_auto_commit=False,
                                          reconnect_backoff_max_ms=300, request_timeout_ms=15000, session_timeout_ms=10000)
         self.reader.start()
         self.watcher.start()
+        self.gauge.start()
 
     def unsettled(self):
         """What still keeps everything from being at rest; "" when nothing does."""
@@ -282,4 +324,5 @@ class Oracle:
         """Ends the threads."""
         self.reader.stop()
         self.watcher.stop()
+        self.gauge.stop()
         self.database.close()

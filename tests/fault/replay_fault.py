@@ -23,7 +23,7 @@ class ReplayFault(fault_base.Fault):
 
     def replay(self, stand):
         """The command."""
-        return subprocess.Popen([userd_service.BINARY / "master/userd", "dead-letters", "replay", "--all", "-c",
+        return subprocess.Popen([stand.program, "dead-letters", "replay", "--all", "-c",
                                  stand.directory / "run.conf"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                 stderr=subprocess.DEVNULL, env=stand.environment())
 

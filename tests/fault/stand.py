@@ -45,7 +45,7 @@ class Instance:
         self.stand.write_instance_config(self.name)
         with open(self.stand.directory / f"{self.name}.log", "ab") as log:
             self.process = subprocess.Popen(
-                [userd_service.BINARY / "master/userd", "run", "-c", self.stand.directory / f"{self.name}.conf"],
+                [self.stand.program, "run", "-c", self.stand.directory / f"{self.name}.conf"],
                 stdin=subprocess.DEVNULL, stderr=log, stdout=log, env=self.stand.environment())
         if is_waiting:
             userd_service.wait_for(listeners.exists, "listening")
@@ -85,6 +85,7 @@ class Stand(userd_service.Service):
         super().__init__(workers=2)
         self.kafka = kafka
         self.postgres_handle = self.directory / "postgres"
+        self.program = userd_service.BINARY / "master/userd"
         self.cluster = cluster.Cluster(self.directory / "kafka", NODES[kafka]) if kafka in NODES else None
         self.failpoints = failpoints.Failpoints(self.directory / "failpoints")
         self.main = Instance(self, "run")
@@ -108,7 +109,7 @@ class Stand(userd_service.Service):
         self.run("migrate", "up")
 
     def run(self, *arguments):
-        subprocess.run([userd_service.BINARY / "master/userd", *arguments, "-c", self.directory / "run.conf"], check=True,
+        subprocess.run([self.program, *arguments, "-c", self.directory / "run.conf"], check=True,
                        env=self.environment(), timeout=userd_service.TIMEOUT_S, stderr=subprocess.DEVNULL)
 
     def start_userd(self):
