@@ -19,7 +19,7 @@ import tempfile
 SOURCE = pathlib.Path(os.environ.get("USERD_TEST_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
 RUN_TIMEOUT_S = 400
 ROUND_CHECKS = ("calls_fail_only_when_they_must",)  # not of checks.ALL: it needs to know the round's faults
-ROOMS = ("common", "master", "worker", "eventd", "proto", "migrations", "etc", "systemd", "tests")
+ROOMS = ("common", "master", "worker", "eventd", "proto", "migrations", "etc", "systemd", "debian", "tests")
 
 Mutation = collections.namedtuple("Mutation", "what edits arguments expected")
 
