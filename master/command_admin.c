@@ -50,6 +50,15 @@ static int find_run_dir(const char *file, char **ret_run_dir, char **ret_complai
     return result;
 }
 
+int command_admin_find_run_dir(const struct command_options *options, char **ret_run_dir)
+{
+    char *complaints CLEANUP(free_text) = NULL;
+    if (options->run_dir == NULL)
+        return find_run_dir(options->file, ret_run_dir, &complaints);
+    *ret_run_dir = strdup(options->run_dir);
+    return *ret_run_dir == NULL ? -ENOMEM : 0;
+}
+
 static int report_no_service(const char *run_dir, const char *complaints, int error)
 {
     if (complaints != NULL)
@@ -95,7 +104,8 @@ static int report_refusal(const Userd__Ipc__AdminResult *result)
     return EXIT_NOT_DONE;
 }
 
-static int parse(int argc, char **argv, const char *usage, struct command_options *ret_options)
+int command_admin_parse(
+    int argc, char **argv, const char *usage, struct command_options *ret_options)
 {
     int status = command_options_parse(argc, argv, usage, ret_options);
     if (status != EX_OK)
@@ -200,30 +210,31 @@ static int show_status(const struct command_options *options, enum status_form f
     return status;
 }
 
+int command_admin_show_status(const struct command_options *options)
+{
+    return show_status(options, options->has_json ? STATUS_AS_JSON : STATUS_FOR_PEOPLE);
+}
+
 int command_admin_status(int argc, char **argv)
 {
     struct command_options options;
-    int status = parse(argc, argv, COMMAND_ADMIN_STATUS_USAGE, &options);
+    int status = command_admin_parse(argc, argv, COMMAND_ADMIN_STATUS_USAGE, &options);
     if (status != EX_OK)
         return status;
-    return show_status(&options, options.has_json ? STATUS_AS_JSON : STATUS_FOR_PEOPLE);
+    return command_admin_show_status(&options);
 }
 
 /* Becomes the program that serves them. */
 static int serve_metrics(const struct command_options *options)
 {
     char *run_dir CLEANUP(free_text) = NULL;
-    char *complaints CLEANUP(free_text) = NULL;
     char *program CLEANUP(free_text) = NULL;
-    int result = 0;
-    if (options->run_dir == NULL)
-        result = find_run_dir(options->file, &run_dir, &complaints);
+    int result = command_admin_find_run_dir(options, &run_dir);
     if (result == 0)
         result = child_program_find("userd-metrics", &program);
     if (result < 0)
         return EX_OSERR;
-    const char *directory = options->run_dir != NULL ? options->run_dir : run_dir;
-    (void)execl(program, "userd-metrics", directory, options->listen, NULL);
+    (void)execl(program, "userd-metrics", run_dir, options->listen, NULL);
     (void)fprintf(stderr, "userd: %s: %s\n", program, strerror(errno));
     return EX_OSERR;
 }
@@ -231,7 +242,7 @@ static int serve_metrics(const struct command_options *options)
 int command_admin_metrics(int argc, char **argv)
 {
     struct command_options options;
-    int status = parse(argc, argv, COMMAND_ADMIN_METRICS_USAGE, &options);
+    int status = command_admin_parse(argc, argv, COMMAND_ADMIN_METRICS_USAGE, &options);
     if (status != EX_OK)
         return status;
     return options.listen != NULL ? serve_metrics(&options)
@@ -241,7 +252,7 @@ int command_admin_metrics(int argc, char **argv)
 int command_admin_reload(int argc, char **argv)
 {
     struct command_options options;
-    int status = parse(argc, argv, COMMAND_ADMIN_RELOAD_USAGE, &options);
+    int status = command_admin_parse(argc, argv, COMMAND_ADMIN_RELOAD_USAGE, &options);
     if (status != EX_OK)
         return status;
     struct question question CLEANUP(end_question) = {.fd = -1};
@@ -251,7 +262,7 @@ int command_admin_reload(int argc, char **argv)
 int command_admin_upgrade(int argc, char **argv)
 {
     struct command_options options;
-    int status = parse(argc, argv, COMMAND_ADMIN_UPGRADE_USAGE, &options);
+    int status = command_admin_parse(argc, argv, COMMAND_ADMIN_UPGRADE_USAGE, &options);
     if (status != EX_OK)
         return status;
     struct question question CLEANUP(end_question) = {.fd = -1};
@@ -261,7 +272,7 @@ int command_admin_upgrade(int argc, char **argv)
 int command_admin_stop(int argc, char **argv)
 {
     struct command_options options;
-    int status = parse(argc, argv, COMMAND_ADMIN_STOP_USAGE, &options);
+    int status = command_admin_parse(argc, argv, COMMAND_ADMIN_STOP_USAGE, &options);
     if (status != EX_OK)
         return status;
     struct question question CLEANUP(end_question) = {.fd = -1};

@@ -18,6 +18,7 @@
 #include "master/command_handover.h"
 #include "master/command_migrate.h"
 #include "master/command_run.h"
+#include "master/command_top.h"
 
 struct command {
     const char *name;
@@ -40,6 +41,7 @@ static int command_help(int argc, char **argv);
 static const struct command commands[] = {
     {"run", COMMAND_RUN_USAGE, "the service, in the foreground", command_run},
     {"status", COMMAND_ADMIN_STATUS_USAGE, "what the running service does", command_admin_status},
+    {"top", COMMAND_TOP_USAGE, "the same, live", command_top},
     {"metrics", COMMAND_ADMIN_METRICS_USAGE, "the same numbers for Prometheus",
         command_admin_metrics},
     {"reload", COMMAND_ADMIN_RELOAD_USAGE, "put the configuration in force", command_admin_reload},

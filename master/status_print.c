@@ -9,7 +9,6 @@
 #define TIME_SIZE               32
 #define MICROSECONDS_PER_MS     1000
 #define JSON_REAL_DIGITS        10
-#define DURATION_SIZE           32
 
 /* --- for people --- */
 
@@ -47,17 +46,16 @@ static void print_worker(FILE *stream, const struct status_worker *worker)
         requests_per_batch(&worker->work), worker->is_relay ? "yes" : "-");
 }
 
-/* Three digits are enough for people: "812 us", "1.25 ms", "12.5 s". */
-static void format_duration(uint64_t duration_us, char ret_text[DURATION_SIZE])
+void status_print_format_duration(uint64_t duration_us, char ret_text[STATUS_PRINT_DURATION_SIZE])
 {
     if (duration_us < MICROSECONDS_PER_MS)
-        (void)snprintf(ret_text, DURATION_SIZE, "%" PRIu64 " us", duration_us);
+        (void)snprintf(ret_text, STATUS_PRINT_DURATION_SIZE, "%" PRIu64 " us", duration_us);
     else if (duration_us < MICROSECONDS_PER_SECOND)
-        (void)snprintf(
-            ret_text, DURATION_SIZE, "%.3g ms", (double)duration_us / MICROSECONDS_PER_MS);
+        (void)snprintf(ret_text, STATUS_PRINT_DURATION_SIZE, "%.3g ms",
+            (double)duration_us / MICROSECONDS_PER_MS);
     else
-        (void)snprintf(
-            ret_text, DURATION_SIZE, "%.3g s", (double)duration_us / MICROSECONDS_PER_SECOND);
+        (void)snprintf(ret_text, STATUS_PRINT_DURATION_SIZE, "%.3g s",
+            (double)duration_us / MICROSECONDS_PER_SECOND);
 }
 
 static void print_methods(FILE *stream, const struct status_methods *methods)
@@ -66,12 +64,13 @@ static void print_methods(FILE *stream, const struct status_methods *methods)
         "calls/s", "average", "p50", "p99");
     for (size_t i = 0; i < methods->count; i++) {
         const struct status_method *method = &methods->rows[i];
-        char average[DURATION_SIZE];
-        char median[DURATION_SIZE];
-        char slow[DURATION_SIZE];
-        format_duration(method->calls == 0 ? 0 : method->latency_sum_us / method->calls, average);
-        format_duration(status_methods_quantile_us(method->latency, 0.5), median);
-        format_duration(status_methods_quantile_us(method->latency, 0.99), slow);
+        char average[STATUS_PRINT_DURATION_SIZE];
+        char median[STATUS_PRINT_DURATION_SIZE];
+        char slow[STATUS_PRINT_DURATION_SIZE];
+        status_print_format_duration(
+            method->calls == 0 ? 0 : method->latency_sum_us / method->calls, average);
+        status_print_format_duration(status_methods_quantile_us(method->latency, 0.5), median);
+        status_print_format_duration(status_methods_quantile_us(method->latency, 0.99), slow);
         (void)fprintf(stream, "%-32s %10" PRIu64 " %10" PRIu64 " %9.0f %10s %10s %10s\n",
             method->name, method->calls, method->statuses[0], method->per_second, average, median,
             slow);

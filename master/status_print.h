@@ -15,4 +15,8 @@ void status_print_table(
 MUST_CHECK int status_print_json(
     FILE *stream, const Userd__Ipc__AdminResult *master, const struct status_report *report);
 
+/* Three digits are enough for people: "812 us", "1.25 ms", "12.5 s". */
+#define STATUS_PRINT_DURATION_SIZE 32
+void status_print_format_duration(uint64_t duration_us, char ret_text[STATUS_PRINT_DURATION_SIZE]);
+
 #endif
