@@ -9,8 +9,8 @@
  *       [--connections N] [--streams N] [--calls N] [--seconds S] [--warmup S] [--seed N]
  *       [--timeout 20m] [--cancel-mill N] [--verify] [--reconnect] [--json]
  *
- * A run ends with its time, or with the answer to the last of --calls. DeleteUser takes each id
- * once, from the last one down.
+ * A run ends with its time, with SIGTERM, or with the answer to the last of --calls. DeleteUser
+ * takes each id once, from the last one down.
  *
  * In the open loop latency counts from the moment when the clock said that the call was due: one
  * that had to wait for a free stream has waited. What never got a stream until the end is
@@ -27,6 +27,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <time.h>
 
 #include "common/monotonic_clock.h"
@@ -43,6 +44,8 @@ struct load_loop {
     struct load_plan *plan;
     struct load_connection **connections; /* owned */
     int epoll_fd;
+    int signal_fd; /* SIGTERM; its event has no connection */
+    bool is_told_to_end;
     size_t next;       /* connection that the next call by the clock goes to */
     uint64_t first_us; /* when the first of `due` was due */
     uint64_t due;      /* calls by the clock that were begun so far */
@@ -112,16 +115,34 @@ static void run_until(struct load_loop *loop, uint64_t end_us)
 {
     struct epoll_event events[MAX_EVENTS];
     uint64_t now_us = monotonic_clock_us();
-    while (now_us < end_us && !(is_ending(loop->plan) && under_way(loop) == 0)) {
+    while (now_us < end_us && !(is_ending(loop->plan) && under_way(loop) == 0) &&
+           !(loop->is_told_to_end && !loop->plan->is_stopping)) {
         uint64_t sleep_us = start_due(loop);
         const struct timespec timeout = {.tv_nsec = (long)sleep_us * 1000};
         int ready = epoll_pwait2(loop->epoll_fd, events, MAX_EVENTS, &timeout, NULL);
         for (int i = 0; i < ready; i++)
-            load_connection_handle(events[i].data.ptr, events[i].events);
+            if (events[i].data.ptr == NULL)
+                loop->is_told_to_end = true;
+            else
+                load_connection_handle(events[i].data.ptr, events[i].events);
         now_us = monotonic_clock_us();
         for (size_t i = 0; i < loop->plan->connections && loop->plan->reconnects; i++)
             load_connection_retry(loop->connections[i], now_us);
     }
+}
+
+static void take_signals(struct load_loop *loop)
+{
+    sigset_t set;
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGTERM);
+    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    loop->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    if (loop->signal_fd < 0 ||
+        epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->signal_fd, &event) < 0)
+        die("signals");
 }
 
 static uint64_t microseconds(double seconds)
@@ -166,7 +187,6 @@ int main(int argc, char **argv)
     struct load_plan plan = {.report = &report};
     load_options_parse(&plan, argc, argv);
     prepare(&plan);
-    (void)signal(SIGPIPE, SIG_IGN);
     (void)prctl(PR_SET_TIMERSLACK, 1UL); /* nanosecond: calls by the clock are to be in time */
     struct load_loop loop = {
         .plan = &plan,
@@ -175,6 +195,7 @@ int main(int argc, char **argv)
     };
     if (loop.epoll_fd < 0 || loop.connections == NULL)
         die("start");
+    take_signals(&loop);
     for (size_t i = 0; i < plan.connections; i++)
         loop.connections[i] = load_connection_new(&plan, &plan.addresses[i % plan.address_count],
             plan.seed * UINT16_MAX + i, loop.epoll_fd);
