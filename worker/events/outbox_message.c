@@ -8,7 +8,8 @@
 
 #include "common/trace_context.h"
 
-#define HEADERS_MAX 1100 /* those of a record, as eventd bounds them, and ours */
+#define STORED_HEADERS_MAX 1100 /* a record's, as eventd bounds them, and a dead letter's own */
+#define OUR_HEADERS        8    /* those of add_cloud_event() */
 
 static char *text_of(const char *bytes, size_t length)
 {
@@ -53,8 +54,7 @@ static int add_stored_headers(Userd__Ipc__OutboxRow *message, struct outbox_stor
     size_t name_length = 0;
     size_t value_length = 0;
     while (outbox_store_array_next(names, &name, &name_length)) {
-        if (name == NULL || !outbox_store_array_next(values, &value, &value_length) ||
-            message->n_headers == HEADERS_MAX)
+        if (name == NULL || !outbox_store_array_next(values, &value, &value_length))
             return -EPROTO;
         int result = add_header(message, text_of(name, name_length), value, value_length);
         if (result < 0)
@@ -105,9 +105,10 @@ static int fill(Userd__Ipc__OutboxRow *message, const struct outbox_store_row *r
     struct outbox_store_array names;
     struct outbox_store_array values;
     if (outbox_store_array_open(row->header_names, row->header_names_length, &names) < 0 ||
-        outbox_store_array_open(row->header_values, row->header_values_length, &values) < 0)
+        outbox_store_array_open(row->header_values, row->header_values_length, &values) < 0 ||
+        names.left < 0 || names.left > STORED_HEADERS_MAX)
         return -EPROTO;
-    message->headers = calloc(HEADERS_MAX + 8, sizeof(Userd__Ipc__Header *));
+    message->headers = calloc((size_t)names.left + OUR_HEADERS, sizeof(Userd__Ipc__Header *));
     if (message->headers == NULL)
         return -ENOMEM;
     message->id = row->id;
@@ -140,11 +141,6 @@ int outbox_message_new(const struct outbox_store_row *row, Userd__Ipc__OutboxRow
         (void)outbox_message_free(message);
         return result;
     }
-    /* Most rows have seven headers: the rest of the array is not kept for as long as the row is. */
-    Userd__Ipc__Header **shrunk =
-        realloc(message->headers, (message->n_headers + 1) * sizeof(Userd__Ipc__Header *));
-    if (shrunk != NULL)
-        message->headers = shrunk;
     *ret_message = message;
     return 0;
 }
