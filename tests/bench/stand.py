@@ -187,7 +187,7 @@ class Broker:
 
     def pid(self):
         """Whose CPU time it costs."""
-        return self.process.pid if self.process else int(read_handle(self.handle)["pid"])
+        return self.process.pid if self.process else int(read_handle(self.handle)["pid.1"])
 
     def is_there(self, is_there):
         """Away: its connections are dropped and refused (embedded), or it is killed, and comes back on its data (Apache)."""
