@@ -7,8 +7,8 @@ import stand
 import yardsticks
 
 WARMUP_S = 0.4
-# The guards against strangers are not what is measured; those against overload stay as they are.
-SETTINGS = "limits = { connections_per_address = 10000; };"
+# The guards against strangers are not what is measured: all connections are one address's. Those against overload stay as they are.
+LIMITS = "connections_per_address = 10000; connection_rate_per_address = 0;"
 
 
 class Ground:
@@ -44,24 +44,32 @@ class Ground:
         return self._once(("echo", processes),
                           lambda: self.stack.enter_context(yardsticks.Echo(self.build, processes)))
 
-    def userd(self, workers=1, database="bench", users=None, settings="", purpose=""):
-        """userd on one of the databases; one of its own for a purpose."""
+    def userd(self, workers=1, database="bench", users=None, setting=None, purpose=""):
+        """userd on one of the databases; one of its own for a purpose, or for a setting: (group, line), the group "" for none."""
         def make():
             name = f"userd{len(self.made)}"
-            server = self.stack.enter_context(stand.Userd(name, self.build, self.directory, self.database(database, users),
-                                                          workers=workers, settings=SETTINGS + settings))
+            lines = {"": "", "database": "", "limits": LIMITS}
+            if setting:
+                lines[setting[0]] += setting[1]
+            server = self.stack.enter_context(stand.Userd(
+                name, self.build, self.directory, self.database(database, users), workers=workers,
+                settings=f"limits = {{ {lines['limits']} }}; {lines['']}", database_settings=lines["database"]))
             server.users = users or self.options.ids
-            stand.wait_for(lambda: all(worker["database_ready"] for worker in server.status()["workers"]), f"{name} is ready")
+            server.wait_for_database()
             return server
-        return self._once(("userd", workers, database, settings, purpose), make)
+        return self._once(("userd", workers, database, setting, purpose), make)
 
-    def knows(self, settings):
-        """Whether `userd check` takes these lines of userd.conf."""
+    def find_setting(self, line):
+        """(group, line) of a setting, where `userd check` knows it; None: it does not."""
         config = self.directory / "probe.conf"
         config.touch(mode=0o600)
-        config.write_text(settings, encoding="utf-8")
-        return subprocess.run([self.build / "master/userd", "check", "-c", config], check=False, capture_output=True,
-                              env=stand.environment()).returncode == 0
+        for group in ("", "database", "limits"):
+            config.write_text(f"{group} = {{ {line} }};" if group else line, encoding="utf-8")
+            done = subprocess.run([self.build / "master/userd", "check", "-c", config], check=False, capture_output=True,
+                                  env=stand.environment())
+            if done.returncode == 0:
+                return group, line
+        return None
 
     def load(self, server, seed, *arguments, connections=8, streams=32, seconds=None, is_clean=True):
         """One run of the load generator. Its answers are looked at, and what is not as it must be is kept as a problem."""

@@ -12,7 +12,7 @@ BEGIN, END = "<!-- ./dev bench writes from here ... -->\n", "<!-- ... to here. -
 
 # name -> (key of the data, title, x axis, y axis, logarithmic axes, titles of the columns after the first, divisor of y)
 PLOTS = {
-    README_PLOT: ("connections", "GetUser, 32 streams on each connection, one worker", "connections", "calls/s (thousands)", "x",
+    README_PLOT: ("connections", "GetUser, 32 streams on each connection, one worker", "connections", "calls/s (thousands)", "x 2",
                   ("userd, from PostgreSQL", "stock gRPC echo, no database"), 1000),
     "latency": ("rates", "GetUser in an open loop, one worker", "calls/s offered", "latency (us)", "y", ("p50", "p99", "p99.9"), 1),
     "rows": ("rows", "GetUser, 8 x 32, one worker", "rows in the table", "calls/s (thousands)", "x", ("userd",), 1000),
@@ -43,7 +43,7 @@ set title '{title}'
 set xlabel '{x_title}'
 set ylabel '{y_title}'
 set grid
-set key bottom right
+set key outside bottom center horizontal
 {f'set logscale {logarithmic}' if logarithmic else ''}
 {'' if logarithmic == 'y' else 'set yrange [0:*]'}
 plot {lines}

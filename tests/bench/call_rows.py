@@ -8,7 +8,7 @@ import stand
 import yardsticks
 from figures import Figure, median, rate_against
 
-BUSY_POLL = ("busy_poll_us = 100;", "database = { busy_poll_us = 100; };", "limits = { busy_poll_us = 100; };")
+BUSY_POLL = "busy_poll_us = 100;"
 IDS_PER_CALL = 20
 # Calls that cost the database most of the time, so that the generator can really offer three times what is served.
 OVERLOAD_CALL = ("--method", "GetByIDs", "--ids-per-call", 100)
@@ -22,9 +22,9 @@ def echo(processes=1, **shape):
     return lambda ground, seed: ground.load(ground.echo(processes), seed, **shape)
 
 
-def calls(*arguments, workers=1, database="bench", settings="", **shape):
+def calls(*arguments, workers=1, database="bench", setting=None, **shape):
     """userd, under these arguments of the load generator."""
-    return lambda ground, seed: ground.load(ground.userd(workers, database, settings=settings), seed, *arguments, **shape)
+    return lambda ground, seed: ground.load(ground.userd(workers, database, setting=setting), seed, *arguments, **shape)
 
 
 def statement(script, database, clients):
@@ -156,7 +156,7 @@ def sized(users):
 
 def blocks(ground):
     """[(cases, rows)]: case -> how to run it; row -> (cases that it needs, how to make its figures)."""
-    busy = next((text for text in BUSY_POLL if ground.knows(text)), None)
+    busy = ground.find_setting(BUSY_POLL)
     most = 7 if ground.options.full else 6
     sizes = [10 ** power for power in range(4, most + 1)] if not ground.options.quick else [1000, 10000]
     by_ids = ("--method", "GetByIDs", "--ids-per-call", IDS_PER_CALL)
@@ -179,7 +179,7 @@ def blocks(ground):
     alone = ({"lone_echo": echo(**single), "lone_select": statement(yardsticks.SELECT, "bench", 1), "lone": calls(**single)},
              {"lone": (("lone_echo", "lone_select", "lone"), lone)})
     if busy:
-        alone[0]["lone_busy"] = calls(settings=busy, **single)
+        alone[0]["lone_busy"] = calls(setting=busy, **single)
         alone[1]["lone_busy"] = (("lone_echo", "lone_busy"), lone_busy)
     return [throughput, renames, alone, ({"open": open_loop}, {"open_loop": (("open",), tails)}),
             ({"overload": overload}, {"overload": (("overload",), goodput)}),

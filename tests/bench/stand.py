@@ -203,7 +203,7 @@ class Broker:
 class Userd:
     """One build of userd on a database. A context manager. `settings` are lines of userd.conf; without `servers` it has no Kafka."""
 
-    def __init__(self, name, build, directory, database_url, *, workers=1, servers="127.0.0.1:1", settings=""):
+    def __init__(self, name, build, directory, database_url, *, workers=1, servers="127.0.0.1:1", settings="", database_settings=""):
         self.name = name
         self.build = build
         self.count = workers
@@ -218,7 +218,7 @@ listeners = (
   {{ name = "gateway"; address = "127.0.0.1:0"; services = [ "user.User", "user_post.UserPost" ]; }},
   {{ name = "post"; address = "127.0.0.1:0"; services = [ "user_post.UserPost" ]; }}
 );
-database = {{ url = "{database_url}"; }};
+database = {{ url = "{database_url}"; {database_settings} }};
 kafka = {{ bootstrap_servers = "{servers}"; session_timeout_ms = 6000; }};
 log = {{ level = "warn"; }};
 {settings}
@@ -233,7 +233,7 @@ log = {{ level = "warn"; }};
             listeners = wait_for(self._listeners, f"{self.name} listens, see {self.log}")
             self.addresses = [line.split()[1] for line in listeners.splitlines() if line.startswith("gateway ")]
             self.workers = wait_for(
-                lambda: (found := children(self.master.pid, "userd-worker")) and len(found) == self.count and found,
+                lambda: (found := self.find_workers()) and len(found) == self.count and found,
                 f"{self.name} starts its workers")
         except BaseException:
             end_process(self.master)
@@ -246,6 +246,17 @@ log = {{ level = "warn"; }};
     def _listeners(self):
         path = self.run_dir / "listeners"
         return path.exists() and path.read_text(encoding="ascii")
+
+    def find_workers(self):
+        """Their process ids."""
+        return children(self.master.pid, "userd-worker")
+
+    def wait_for_database(self, timeout_s=START_TIMEOUT_S):
+        """Until every worker can read."""
+        def is_ready():
+            workers = self.status()["workers"]
+            return len(workers) == self.count and all(worker["database_ready"] for worker in workers)
+        wait_for(is_ready, f"{self.name} reaches its database", timeout_s)
 
     def pids(self):
         """Whose CPU time the calls cost."""

@@ -9,9 +9,9 @@ import stand
 class Echo:
     """So many processes of stock_echo, a port for each. A context manager."""
 
-    def __init__(self, build, processes):
+    def __init__(self, build, processes, prefix=()):
         self.name = "stock_echo"
-        self.processes = [subprocess.Popen([build / "tests/bench/stock_echo"], stdout=subprocess.PIPE, text=True)
+        self.processes = [subprocess.Popen([*prefix, build / "tests/bench/stock_echo"], stdout=subprocess.PIPE, text=True)
                           for _ in range(processes)]
         self.addresses = ["127.0.0.1:" + process.stdout.readline().strip().removeprefix("port=") for process in self.processes]
 

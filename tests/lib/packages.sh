@@ -30,11 +30,12 @@ python3-grpcio           | /usr/lib/python3/dist-packages/grpc/__init__.py | run
 python3-protobuf         | /usr/lib/python3/dist-packages/google/protobuf/__init__.py | run
 python3-kafka            | /usr/lib/python3/dist-packages/kafka/__init__.py | run
 python3-psycopg2         | /usr/lib/python3/dist-packages/psycopg2/__init__.py | run
-gnuplot-nox              | gnuplot                                         | plot
+gnuplot-nox              | gnuplot                                         | bench
 dpkg-dev                 | dpkg-shlibdeps                                  | package
 lintian                  | lintian                                         | lintian
 systemd                  | /lib/systemd/systemd                            | systemd
 iproute2                 | ip                                              | systemd
+valgrind                 | valgrind                                        | bench
 spin                     | spin                                            | model
 default-jre-headless     | java                                            | kafka
 maven                    | mvn                                             | kafka
