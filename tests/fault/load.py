@@ -80,7 +80,7 @@ class Load:
         self.stand = stand
         self.producer = kafka.KafkaProducer(bootstrap_servers=stand.servers, acks="all", retries=1000, linger_ms=2,
                                             max_in_flight_requests_per_connection=1, reconnect_backoff_max_ms=300,
-                                            request_timeout_ms=20000, max_block_ms=60000)
+                                            request_timeout_ms=20000, max_block_ms=300000)
         self.lock = threading.Lock()
         self.codes = collections.Counter()
         self.failed = []          # (begin, end, code and words) of calls that were not answered
@@ -151,7 +151,7 @@ class Load:
             self.producer.send(operation.kind, operation.arguments[0])
             with self.lock:
                 self.operations += 1
-        self.producer.flush(timeout=60)
+        self.producer.flush(timeout=300)
 
     def count(self, connection, operation):
         """One transaction of another writer of the outbox: the next number of a key, drawn under the key's row lock."""
