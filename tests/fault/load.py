@@ -68,7 +68,8 @@ def plan(seed, number, duration_s):
     # published, though the relay has read much younger rows before.
     if random_.random() < 0.25:
         counters.append(Operation(0, "count", (base + USERS + COUNTER_KEYS, 2.6, True)))
-        counters.append(Operation(0.001, "count", (base + USERS + COUNTER_KEYS, 0, True)))
+        # When it has begun: connections take their time.
+        counters.append(Operation(0.7, "count", (base + USERS + COUNTER_KEYS, 0, True)))
     return {name: sorted(operations) for name, operations in
             (("events", events), ("calls", calls), ("counters", counters))}
 
