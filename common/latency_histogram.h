@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define LATENCY_HISTOGRAM_STEP_BITS 3
-#define LATENCY_HISTOGRAM_STEPS     8  /* of each doubling */
+#define LATENCY_HISTOGRAM_STEPS     ((size_t)8) /* of each doubling */
 #define LATENCY_HISTOGRAM_TOP_BIT   36 /* 2^36 us are 19 hours; what is longer counts as that */
 #define LATENCY_HISTOGRAM_BUCKETS \
     ((LATENCY_HISTOGRAM_TOP_BIT - LATENCY_HISTOGRAM_STEP_BITS + 2) * LATENCY_HISTOGRAM_STEPS)

@@ -232,7 +232,7 @@ static int serve_metrics(const struct command_options *options)
     int result = command_admin_find_run_dir(options, &run_dir);
     if (result == 0)
         result = child_program_find("userd-metrics", &program);
-    if (result < 0)
+    if (result < 0 || program == NULL)
         return EX_OSERR;
     (void)execl(program, "userd-metrics", run_dir, options->listen, NULL);
     (void)fprintf(stderr, "userd: %s: %s\n", program, strerror(errno));

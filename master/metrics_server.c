@@ -81,6 +81,7 @@ static enum MHD_Result answer_metrics(
 }
 
 /* *state is ours for a request: NULL when its head has come, something else when all has. */
+/* NOLINTNEXTLINE(readability-function-size): as the library calls it */
 static enum MHD_Result on_request(void *userdata, struct MHD_Connection *connection,
     const char *url, const char *method, const char *version, const char *body, size_t *body_size,
     void **state)

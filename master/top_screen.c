@@ -29,6 +29,7 @@ PRINTF_LIKE(3, 4) static void put(struct paper *paper, const char *colour, const
     char line[LINE_SIZE];
     va_list arguments;
     va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it is initialised */
     (void)vsnprintf(line, sizeof(line), format, arguments);
     va_end(arguments);
     int columns = (int)(paper->size->columns < LINE_SIZE ? paper->size->columns : LINE_SIZE - 1);
