@@ -17,7 +17,7 @@
 #include "common/settings.h"
 
 #define SCOREBOARD_MAGIC       UINT64_C(0x7573657264736231) /* "userdsb1" */
-#define SCOREBOARD_VERSION     3
+#define SCOREBOARD_VERSION     4
 #define SCOREBOARD_SLOT_EVENTD 0
 #define SCOREBOARD_SLOTS       (1 + SETTINGS_MAX_WORKERS)
 #define SCOREBOARD_LAGS        64
@@ -69,6 +69,7 @@ struct scoreboard_slot {
     _Atomic uint64_t calls_refused;   /* RESOURCE_EXHAUSTED */
     _Atomic uint64_t calls_expired;   /* deadline passed while queued: never reached the database */
     _Atomic uint64_t calls_cancelled; /* client gone while queued: never reached the database */
+    _Atomic uint64_t connections_reset; /* worker: for what their clients did */
     /* worker: the database's side */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t batches;
     _Atomic uint64_t batched_requests;

@@ -78,6 +78,10 @@ static const struct setting_row table[] = {
     INTEGER("limits.message_bytes", limits.message_bytes, WORKER, 4 * MIB, KIB, 64 * MIB),
     INTEGER("limits.event_bytes", limits.event_bytes, EVENTD, 64 * KIB, KIB, MIB),
     INTEGER("limits.queued_calls", limits.queued_calls, WORKER, 10000, 1, 1000000),
+    INTEGER("limits.held_megabytes", limits.held_megabytes, WORKER, 64, 8, 65536),
+    INTEGER("limits.unread_timeout_ms", limits.unread_timeout_ms, WORKER, 15000, 100, 3600000),
+    INTEGER("limits.cancels_per_second", limits.cancels_per_second, WORKER, 5000, 0, 10000000),
+    INTEGER("limits.one_way_bytes", limits.one_way_bytes, WORKER, 256 * KIB, 0, 1024 * MIB),
     INTEGER(
         "limits.streams_per_connection", limits.streams_per_connection, WORKER, 1000, 1, 100000),
     INTEGER("limits.connections", limits.connections, MASTER, 10000, 1, 1000000),

@@ -77,6 +77,10 @@ struct settings {
         int message_bytes;
         int event_bytes;
         int queued_calls;
+        int held_megabytes;
+        int unread_timeout_ms;
+        int cancels_per_second;
+        int one_way_bytes;
         int streams_per_connection;
         int connections;
         int connections_per_address;

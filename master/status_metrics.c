@@ -26,6 +26,8 @@ struct metric {
 
 static const struct metric worker_metrics[] = {
     {"userd_connections", "", "gauge", "Client connections that are open.", WORKER(connections)},
+    {"userd_connections_reset_total", "", "counter",
+        "Connections that were reset for what their clients did.", WORKER(work.connections_reset)},
     {"userd_calls_started_total", "", "counter", "Calls that have begun.", WORKER(calls.started)},
     {"userd_calls_total", "result=\"ok\",", "counter", "Calls that were answered.",
         WORKER(calls.ok)},

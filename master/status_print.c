@@ -164,6 +164,7 @@ static int set_activity(json_t *object, uint64_t connections, const struct statu
     result |= set_counts(event_object, event_counts, ARRAY_LENGTH(event_counts));
     result |= set_counts(outbox_object, outbox_counts, ARRAY_LENGTH(outbox_counts));
     result |= set_count(object, "connections", connections);
+    result |= set_count(object, "connections_reset", work->connections_reset);
     result |= set(object, "calls", call_object);
     result |= set_count(object, "batches", work->batches);
     result |= set_count(object, "batched_requests", work->batched_requests);

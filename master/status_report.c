@@ -52,7 +52,8 @@ static void read_worker(
             .refused = get(&slot->calls_refused),
             .expired = get(&slot->calls_expired),
             .cancelled = get(&slot->calls_cancelled)},
-        .work = {.batches = get(&slot->batches),
+        .work = {.connections_reset = get(&slot->connections_reset),
+            .batches = get(&slot->batches),
             .batched_requests = get(&slot->batched_requests),
             .questions_waiting = get(&slot->questions_waiting),
             .outbox_published = get(&slot->outbox_published),
@@ -111,6 +112,7 @@ static void add_calls(struct status_calls *total, const struct status_calls *par
 
 static void add_work(struct status_work *total, const struct status_work *part)
 {
+    total->connections_reset += part->connections_reset;
     total->batches += part->batches;
     total->batched_requests += part->batched_requests;
     total->outbox_published += part->outbox_published;

@@ -21,8 +21,9 @@ struct status_calls {
     double per_second; /* of status_report_set_rates() */
 };
 
-/* The database's and the events' side of a worker. */
+/* What a worker has done beside answering calls. */
 struct status_work {
+    uint64_t connections_reset; /* for what their clients did */
     uint64_t batches;
     uint64_t batched_requests;
     uint64_t outbox_published;

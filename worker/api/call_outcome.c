@@ -31,6 +31,9 @@ void call_outcome_fail(
     case USER_OVERLOADED:
         rpc_call_fail(call, GRPC_STATUS_RESOURCE_EXHAUSTED, "too many calls in progress");
         return;
+    case USER_HOPELESS:
+        rpc_call_fail(call, GRPC_STATUS_RESOURCE_EXHAUSTED, "deadline cannot be met");
+        return;
     case USER_UNAVAILABLE:
         rpc_call_fail(call, GRPC_STATUS_UNAVAILABLE, "database is not available");
         return;
@@ -57,4 +60,5 @@ void call_outcome_prepare(struct rpc_call *call, struct user_question *question,
     question->is_cancelled = rpc_call_is_cancelled(call);
     question->on_wait = on_wait;
     question->asker = call;
+    question->source = rpc_call_source(call);
 }

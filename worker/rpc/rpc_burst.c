@@ -41,9 +41,14 @@ static int on_turn_over(sd_event_source *source, void *userdata)
     return 0;
 }
 
+bool rpc_burst_is_loop_thread(const struct rpc_burst *burst)
+{
+    return pthread_equal(pthread_self(), burst->thread) != 0;
+}
+
 static bool wait_for_company(struct rpc_burst *burst)
 {
-    if (burst->source == NULL || pthread_equal(pthread_self(), burst->thread) == 0)
+    if (burst->source == NULL || !rpc_burst_is_loop_thread(burst))
         return false;
     if (burst->first != NULL)
         return true;

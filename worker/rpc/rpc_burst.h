@@ -8,6 +8,7 @@
 #define USERD_WORKER_RPC_RPC_BURST_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <systemd/sd-event.h>
 
 #include "common/attributes.h"
@@ -32,6 +33,8 @@ void rpc_burst_close(struct rpc_burst *burst);
 /* Sends what is ready. */
 void rpc_burst_flush(struct rpc_burst *burst);
 
+/* Whether the caller is that thread. */
+bool rpc_burst_is_loop_thread(const struct rpc_burst *burst);
 /* Any thread: the call's answer is complete (rpc_call_life.h), and leaves with the others or at
  * once. The call must not be touched any more. */
 void rpc_burst_add(struct rpc_burst *burst, struct rpc_call *call);

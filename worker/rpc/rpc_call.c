@@ -51,6 +51,11 @@ const atomic_bool *rpc_call_is_cancelled(const struct rpc_call *call)
     return &call->is_cancelled;
 }
 
+uint32_t rpc_call_source(const struct rpc_call *call)
+{
+    return call->peer->number;
+}
+
 const char *rpc_call_traceparent(struct rpc_call *call)
 {
     const grpc_slice *found = NULL;
@@ -87,20 +92,14 @@ void rpc_call_pool_init(struct rpc_call_pool *pool, grpc_completion_queue *queue
         .bridge = bridge,
         .slot = slot,
         .message_limit_bytes = (size_t)settings->limits.message_bytes,
-        .in_progress_limit = (size_t)settings->limits.queued_calls,
     };
+    rpc_peer_set_init(&pool->peers, settings);
 }
 
 size_t rpc_call_pool_in_progress(const struct rpc_call_pool *pool)
 {
-    return atomic_load_explicit(&pool->in_progress, memory_order_relaxed);
-}
-
-/* One writer, the rpc thread: no locked instruction. */
-static void add_in_progress(struct rpc_call_pool *pool, int change)
-{
-    size_t count = rpc_call_pool_in_progress(pool) + (size_t)change;
-    atomic_store_explicit(&pool->in_progress, count, memory_order_relaxed);
+    const struct rpc_peer_use *use = &pool->peers.use;
+    return rpc_peer_use_waiting(use) + rpc_peer_use_unsent(use);
 }
 
 void rpc_call_pool_cleanup(struct rpc_call_pool *pool)
@@ -112,6 +111,7 @@ void rpc_call_pool_cleanup(struct rpc_call_pool *pool)
         pool->free_calls = next;
     }
     pool->free_count = 0;
+    rpc_peer_set_cleanup(&pool->peers);
 }
 
 void rpc_call_give_back(struct rpc_call *call)
@@ -134,14 +134,18 @@ static void release_call(struct rpc_call *call)
     assert(call->outstanding > 0);
     if (--call->outstanding > 0)
         return;
-    add_in_progress(call->pool, -1);
     rpc_meter_add(call->method->row, call->status, call->answered_us - call->begun_us);
+    /* A deadline that has passed is a cancellation too, but no ill will. */
+    if (call->was_cancelled != 0 && (uint64_t)call->deadline_us > monotonic_clock_us())
+        rpc_peer_add_cancelled(call->peer);
+    rpc_peer_add_finished(call->peer, call->reply_bytes);
+    rpc_peer_release(call->peer);
+    call->peer = NULL;
     grpc_slice_buffer_reset_and_unref(&call->reply.data.raw.slice_buffer);
     grpc_byte_buffer_destroy(call->payload);
     call->payload = NULL;
     grpc_call_unref(call->core);
     call->core = NULL;
-    rpc_arena_reset(&call->arena);
     rpc_call_give_back(call);
 }
 
@@ -264,13 +268,25 @@ static void finish_call(
     bool is_second_answer =
         atomic_flag_test_and_set_explicit(&call->is_answered, memory_order_relaxed);
     assert(!is_second_answer);
+    call->reply_bytes = reply == NULL ? 0 : GRPC_SLICE_LENGTH(*reply);
+    if (!rpc_peer_has_room(call->peer, call->reply_bytes)) {
+        grpc_slice_unref(*reply);
+        reply = NULL;
+        call->reply_bytes = 0;
+        status = GRPC_STATUS_RESOURCE_EXHAUSTED;
+        message = "too many answers of this connection are not read";
+    }
     count_answer(call, status);
+    rpc_peer_add_answered(call->peer, rpc_burst_is_loop_thread(&call->pool->burst),
+        call->request_bytes, call->reply_bytes);
     call->status = status;
     call->answered_us = monotonic_clock_us();
     call->details = message == NULL ? grpc_empty_slice() : grpc_slice_from_copied_string(message);
     call->has_reply = reply != NULL;
     if (reply != NULL)
         grpc_slice_buffer_add(&call->reply.data.raw.slice_buffer, *reply);
+    /* The answer may wait for its reader for long: all but its bytes goes now. */
+    rpc_arena_reset(&call->arena);
     rpc_burst_add(&call->pool->burst, call);
 }
 
@@ -328,9 +344,11 @@ static int64_t deadline_to_us(gpr_timespec deadline)
     return monotonic.tv_sec * 1000000 + monotonic.tv_nsec / 1000;
 }
 
-void rpc_call_begin(struct rpc_call *call)
+void rpc_call_begin(struct rpc_call *call, uint32_t listener)
 {
-    add_in_progress(call->pool, 1);
+    call->peer = rpc_peer_of_call(&call->pool->peers, listener, call->core);
+    call->request_bytes = 0;
+    rpc_peer_add_arrived(call->peer);
     scoreboard_add(&call->pool->slot->calls_started, 1);
     call->begun_us = monotonic_clock_us();
     call->deadline_us = deadline_to_us(call->deadline);

@@ -30,6 +30,9 @@ int64_t rpc_call_deadline_us(const struct rpc_call *call);
 /* Set when the client of a watched call has gone away. */
 const atomic_bool *rpc_call_is_cancelled(const struct rpc_call *call);
 
+/* The call's connection: a small number that no other living one has; 0: not known. */
+uint32_t rpc_call_source(const struct rpc_call *call);
+
 /* From now on the client's going away is noticed, which costs a tenth of a short call: for one that
  * waits. Not beside another function that is given the call; as often as one likes. */
 void rpc_call_watch(struct rpc_call *call);

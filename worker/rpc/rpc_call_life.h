@@ -18,21 +18,21 @@
 #include "worker/rpc/rpc_arena.h"
 #include "worker/rpc/rpc_burst.h"
 #include "worker/rpc/rpc_call.h"
+#include "worker/rpc/rpc_peer.h"
 #include "worker/rpc/rpc_tag.h"
 
 struct rpc_method;
 
-/* One for each worker; rpc thread only, but for `slot`, `burst` and reading `in_progress`. */
+/* One for each worker; rpc thread only, but for `slot`, `burst` and `peers`. */
 struct rpc_call_pool {
     grpc_completion_queue *queue;
     const struct core_bridge *bridge;
     struct scoreboard_slot *slot;
     size_t message_limit_bytes;
-    size_t in_progress_limit; /* calls that have arrived and are not finished; more are refused */
-    atomic_size_t in_progress;
     struct rpc_call *free_calls; /* owned */
     size_t free_count;
     struct rpc_burst burst;
+    struct rpc_peer_set peers;
 };
 
 struct rpc_call {
@@ -48,6 +48,9 @@ struct rpc_call {
     grpc_metadata_array metadata;
     grpc_byte_buffer *payload; /* owned until decoded */
     /* while it lives */
+    struct rpc_peer *peer; /* a reference */
+    size_t request_bytes;  /* decoded */
+    size_t reply_bytes;
     int64_t deadline_us;
     uint64_t begun_us;
     uint64_t answered_us;
@@ -76,8 +79,8 @@ size_t rpc_call_pool_in_progress(const struct rpc_call_pool *pool);
 struct rpc_call *rpc_call_take(struct rpc_call_pool *pool);
 /* Back to the pool without having become a call. */
 void rpc_call_give_back(struct rpc_call *call);
-/* The call has arrived. */
-void rpc_call_begin(struct rpc_call *call);
+/* The call has arrived, at this listener. */
+void rpc_call_begin(struct rpc_call *call, uint32_t listener);
 /* The ProtobufCClosure that answers; `call` is the struct rpc_call. A NULL message answers
  * INTERNAL. */
 void rpc_call_answer(const ProtobufCMessage *message, void *call);

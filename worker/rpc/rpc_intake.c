@@ -13,6 +13,7 @@
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/monotonic_clock.h"
+#include "worker/rpc/rpc_watch.h"
 
 /* RFC 9113, section 3.4: what an HTTP/2 client sends first. */
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,6 +31,8 @@ struct connection {
     sd_event_source *source; /* owned: watches watch_fd */
     int watch_fd;            /* owned: our duplicate */
     int core_fd;             /* owned while waiting for the preface; then the C core's, -1 here */
+    struct rpc_peer *peer;   /* owned: once it is at the C core */
+    struct rpc_watch_entry *entry; /* owned: likewise; may be NULL */
     uint32_t listener;
     uint64_t deadline_us; /* for the preface */
 };
@@ -40,8 +43,9 @@ struct connection_list {
 };
 
 struct rpc_intake {
-    sd_event *event;        /* owned: a reference */
-    sd_event_source *timer; /* owned: for the first of `waiting` */
+    sd_event *event;         /* owned: a reference */
+    sd_event_source *timer;  /* owned: for the first of `waiting` */
+    struct rpc_watch *watch; /* owned */
     struct scoreboard_slot *slot;
     const struct rpc_intake_handlers *handlers;
     void *userdata;
@@ -94,8 +98,11 @@ static void end_connection(struct connection *connection)
     /* Out of the epoll set before it is closed: the C core's duplicate keeps the socket open, and
      * with it the entry. */
     (void)sd_event_source_disable_unref(connection->source);
+    rpc_watch_remove(connection->entry);
     fd_close(&connection->watch_fd);
     fd_close(&connection->core_fd);
+    if (connection->peer != NULL)
+        rpc_peer_close(connection->peer);
     count_closed(intake, connection->listener);
     free(connection);
     intake->count--;
@@ -135,8 +142,9 @@ static void hand_over(struct connection *connection)
     }
     remove_connection(&intake->waiting, connection);
     append_connection(&intake->active, connection);
-    intake->handlers->on_ready(
+    connection->peer = intake->handlers->on_ready(
         connection->listener, fd_take(&connection->core_fd), intake->userdata);
+    connection->entry = rpc_watch_add(intake->watch, connection->watch_fd, connection->peer);
 }
 
 static int on_connection_event(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -294,6 +302,7 @@ struct rpc_intake *rpc_intake_free(struct rpc_intake *intake)
         end_connection(intake->waiting.first);
     while (intake->active.first != NULL)
         end_connection(intake->active.first);
+    (void)rpc_watch_free(intake->watch);
     (void)sd_event_source_disable_unref(intake->timer);
     (void)sd_event_unref(intake->event);
     free(intake);
@@ -316,6 +325,8 @@ int rpc_intake_new(sd_event *event, const struct settings *settings, struct scor
         event, &intake->timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY_US, on_timer, intake);
     if (error >= 0)
         error = sd_event_source_set_enabled(intake->timer, SD_EVENT_OFF);
+    if (error >= 0)
+        error = rpc_watch_new(settings, slot, &intake->watch);
     if (error < 0) {
         (void)rpc_intake_free(intake);
         return error;

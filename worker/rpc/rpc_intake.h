@@ -15,12 +15,14 @@
 #include "common/attributes.h"
 #include "common/scoreboard.h"
 #include "common/settings.h"
+#include "worker/rpc/rpc_peer.h"
 
 struct rpc_intake;
 
 struct rpc_intake_handlers {
-    /* The connection speaks: it is the C core's now. Takes the fd. */
-    void (*on_ready)(uint32_t listener, int fd, void *userdata);
+    /* The connection speaks: it is the C core's now. Takes the fd. Returns the connection as its
+     * calls see it, which is closed with it. */
+    struct rpc_peer *(*on_ready)(uint32_t listener, int fd, void *userdata);
     /* The last connection has ended. May be NULL. */
     void (*on_empty)(void *userdata);
 };

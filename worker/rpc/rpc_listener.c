@@ -1,5 +1,6 @@
 #include "worker/rpc/rpc_listener.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
@@ -32,6 +33,7 @@ static int register_service(struct rpc_listener *listener, const char *name)
         log_error("unknown service listener=%s service=%s", listener->settings->name, name);
         return -ENOENT;
     }
+    const struct rpc_method_place place = {.server = listener->core, .listener = listener->number};
     unsigned int count = service->descriptor->n_methods;
     struct rpc_method *methods =
         reallocarray(listener->methods, listener->method_count + count, sizeof(*methods));
@@ -39,8 +41,8 @@ static int register_service(struct rpc_listener *listener, const char *name)
         return -ENOMEM;
     listener->methods = methods;
     for (unsigned int i = 0; i < count; i++) {
-        int error = rpc_method_register(&methods[listener->method_count], &listener->context->calls,
-            listener->core, service, i);
+        int error = rpc_method_register(
+            &methods[listener->method_count], &listener->context->calls, &place, service, i);
         if (error < 0) {
             log_error("duplicate service listener=%s service=%s", listener->settings->name, name);
             return error;
@@ -63,9 +65,10 @@ static int register_services(struct rpc_listener *listener)
 static int register_own_services(struct rpc_listener *listener)
 {
     struct rpc_listener_context *context = listener->context;
+    const struct rpc_method_place place = {.server = listener->core, .listener = listener->number};
     rpc_health_init(&listener->health, listener->settings, &context->is_serving);
     rpc_reflection_init(&listener->reflection, listener->settings, context->descriptors);
-    int error = rpc_method_register(&listener->health_check, &context->calls, listener->core,
+    int error = rpc_method_register(&listener->health_check, &context->calls, &place,
         &listener->health.service.base, RPC_HEALTH_METHOD_CHECK);
     if (error == 0)
         error =
@@ -76,10 +79,14 @@ static int register_own_services(struct rpc_listener *listener)
     return error;
 }
 
-int rpc_listener_open(struct rpc_listener *listener, struct rpc_listener_context *context,
-    const struct settings_listener *settings)
+int rpc_listener_open(
+    struct rpc_listener *listener, struct rpc_listener_context *context, uint32_t number)
 {
-    *listener = (struct rpc_listener){.context = context, .settings = settings};
+    *listener = (struct rpc_listener){
+        .context = context,
+        .settings = &context->options->settings->listeners[number],
+        .number = number,
+    };
     listener->core =
         rpc_core_new_server(context->options->settings, context->quota, &listener->acceptor);
     grpc_server_register_completion_queue(listener->core, context->queue, NULL);
@@ -92,8 +99,8 @@ int rpc_listener_open(struct rpc_listener *listener, struct rpc_listener_context
     listener->has_acceptor = core_bridge_open_acceptor(
         &context->bridge, &listener->acceptor, listener->core, listener->credentials);
     if (context->bridge.has_acceptor && !listener->has_acceptor)
-        log_warn(
-            "acceptor missing listener=%s effect=\"public entry point instead\"", settings->name);
+        log_warn("acceptor missing listener=%s effect=\"public entry point instead\"",
+            listener->settings->name);
     return 0;
 }
 
@@ -116,13 +123,21 @@ void rpc_listener_start(struct rpc_listener *listener)
     rpc_stream_method_request(&listener->health.watch);
     for (size_t i = 0; i < RPC_REFLECTION_VERSIONS; i++)
         rpc_stream_method_request(&listener->reflection.methods[i]);
-    rpc_unknown_request(listener->core, listener->context->queue);
+    const struct rpc_method_place place = {.server = listener->core, .listener = listener->number};
+    rpc_unknown_request(&place, &listener->context->calls);
 }
 
-void rpc_listener_accept(struct rpc_listener *listener, int fd)
+struct rpc_peer *rpc_listener_accept(struct rpc_listener *listener, int fd)
 {
-    if (listener->has_acceptor)
+    char name[RPC_PEER_NAME_BYTES];
+    /* The acceptor names a connection by its address, which those of a Unix socket do not have. */
+    bool is_by_address = listener->has_acceptor && rpc_peer_write_name(fd, false, name);
+    bool has_name = is_by_address || rpc_peer_write_name(fd, true, name);
+    assert(has_name);
+    struct rpc_peer *peer = rpc_peer_open(&listener->context->calls.peers, listener->number, name);
+    if (is_by_address)
         core_bridge_accept(&listener->acceptor, fd);
     else
         grpc_server_add_channel_from_fd(listener->core, fd, listener->credentials);
+    return peer;
 }

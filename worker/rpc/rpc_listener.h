@@ -29,6 +29,7 @@ struct rpc_listener_context {
 struct rpc_listener {
     struct rpc_listener_context *context;
     const struct settings_listener *settings;
+    uint32_t number;                      /* among the settings' */
     grpc_server *core;                    /* owned */
     grpc_server_credentials *credentials; /* owned */
     struct core_acceptor acceptor;
@@ -42,15 +43,15 @@ struct rpc_listener {
 };
 
 /* Makes the grpc_server with all its methods. `listener` must not be moved afterwards. Loop thread,
- * like all but the last of these. -ENOENT (logged) when a service of the setting is none of ours;
- * rpc_listener_close() also after a failure. */
-MUST_CHECK int rpc_listener_open(struct rpc_listener *listener,
-    struct rpc_listener_context *context, const struct settings_listener *settings);
+ * like all but the last of these. `number`: in the settings. -ENOENT (logged) when a service of the
+ * setting is none of ours; rpc_listener_close() also after a failure. */
+MUST_CHECK int rpc_listener_open(
+    struct rpc_listener *listener, struct rpc_listener_context *context, uint32_t number);
 /* The server has been shut down, or was never started. */
 void rpc_listener_close(struct rpc_listener *listener);
 /* Lets the server go and asks it for calls; the rpc thread is not running yet. */
 void rpc_listener_start(struct rpc_listener *listener);
-/* Takes the fd. */
-void rpc_listener_accept(struct rpc_listener *listener, int fd);
+/* Takes the fd. The connection as its calls see it: rpc_peer_close() when it has ended. */
+MUST_CHECK struct rpc_peer *rpc_listener_accept(struct rpc_listener *listener, int fd);
 
 #endif

@@ -41,8 +41,9 @@ static void fail_without_payload(struct rpc_call *call)
 static void dispatch(struct rpc_call *call)
 {
     const struct rpc_method *method = call->method;
-    if (rpc_call_pool_in_progress(call->pool) > call->pool->in_progress_limit) {
-        rpc_call_fail(call, GRPC_STATUS_RESOURCE_EXHAUSTED, "too many calls in progress");
+    const char *reason = rpc_peer_refusal(call->peer);
+    if (reason != NULL) {
+        rpc_call_fail(call, GRPC_STATUS_RESOURCE_EXHAUSTED, reason);
         return;
     }
     if (call->payload == NULL) {
@@ -64,6 +65,8 @@ static void dispatch(struct rpc_call *call)
         rpc_call_fail(call, refusal.status, refusal.text);
         return;
     }
+    call->request_bytes = call->arena.used_bytes;
+    rpc_peer_add_request(call->peer, call->request_bytes);
     method->service->invoke(method->service, method->index, message, rpc_call_answer, call);
 }
 
@@ -75,7 +78,7 @@ static void on_requested(struct rpc_tag *tag, bool is_ok)
         return;
     }
     request_call(call->method);
-    rpc_call_begin(call);
+    rpc_call_begin(call, call->method->place.listener);
     dispatch(call);
 }
 
@@ -86,20 +89,20 @@ static void request_call(struct rpc_method *method)
     call->requested.on_event = on_requested;
     grpc_completion_queue *queue = method->pool->queue;
     grpc_call_error error =
-        grpc_server_request_registered_call(method->server, method->registered, &call->core,
+        grpc_server_request_registered_call(method->place.server, method->registered, &call->core,
             &call->deadline, &call->metadata, &call->payload, queue, queue, &call->requested);
     assert(error == GRPC_CALL_OK);
 }
 
-int rpc_method_register(struct rpc_method *method, struct rpc_call_pool *pool, grpc_server *server,
-    ProtobufCService *service, unsigned int index)
+int rpc_method_register(struct rpc_method *method, struct rpc_call_pool *pool,
+    const struct rpc_method_place *place, ProtobufCService *service, unsigned int index)
 {
     char *path = rpc_method_path(service->descriptor, &service->descriptor->methods[index]);
     *method = (struct rpc_method){
         .pool = pool,
-        .server = server,
+        .place = *place,
         .registered = grpc_server_register_method(
-            server, path, NULL, GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER, 0),
+            place->server, path, NULL, GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER, 0),
         .service = service,
         .index = index,
         .row = rpc_meter_open(pool->slot, path + 1),

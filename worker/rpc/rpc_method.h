@@ -10,9 +10,15 @@
 #include "common/attributes.h"
 #include "worker/rpc/rpc_call_life.h"
 
+/* Where a method is served. */
+struct rpc_method_place {
+    grpc_server *server;
+    uint32_t listener; /* its number */
+};
+
 struct rpc_method {
     struct rpc_call_pool *pool;
-    grpc_server *server;
+    struct rpc_method_place place;
     void *registered; /* the C core's */
     ProtobufCService *service;
     unsigned int index;            /* in the service */
@@ -25,7 +31,7 @@ char *rpc_method_path(
 
 /* Before grpc_server_start(). -EEXIST when the server has such a method already. */
 MUST_CHECK int rpc_method_register(struct rpc_method *method, struct rpc_call_pool *pool,
-    grpc_server *server, ProtobufCService *service, unsigned int index);
+    const struct rpc_method_place *place, ProtobufCService *service, unsigned int index);
 /* After grpc_server_start(): asks for `count` calls; each that arrives is replaced by another. */
 void rpc_method_request(struct rpc_method *method, unsigned int count);
 

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -251,10 +252,10 @@ void rpc_server_drain(struct rpc_server *server, unsigned int timeout_ms,
 
 /* ---- connections and health ---- */
 
-static void on_connection_ready(uint32_t listener, int fd, void *userdata)
+static struct rpc_peer *on_connection_ready(uint32_t listener, int fd, void *userdata)
 {
     struct rpc_server *server = userdata;
-    rpc_listener_accept(&server->listeners[listener], fd);
+    return rpc_listener_accept(&server->listeners[listener], fd);
 }
 
 void rpc_server_add_connection(struct rpc_server *server, uint32_t listener, int *fd)
@@ -390,17 +391,19 @@ static int open_core(struct rpc_server *server)
 
 int rpc_server_new(const struct rpc_server_options *options, struct rpc_server **ret_server)
 {
-    struct rpc_server *server CLEANUP(rpc_server_freep) = calloc(1, sizeof(*server));
+    /* aligned_alloc: the calls' counters keep cache lines to themselves. */
+    struct rpc_server *server CLEANUP(rpc_server_freep) =
+        aligned_alloc(_Alignof(struct rpc_server), sizeof(*server));
     if (server == NULL)
         return -ENOMEM;
+    memset((void *)server, 0, sizeof(*server));
     server->options = *options;
     server->shut_down_fd = -1;
     int error = open_sources(server);
     if (error == 0)
         error = open_core(server);
     for (size_t i = 0; i < options->settings->listener_count && error == 0; i++) {
-        error = rpc_listener_open(
-            &server->listeners[i], &server->context, &options->settings->listeners[i]);
+        error = rpc_listener_open(&server->listeners[i], &server->context, (uint32_t)i);
         server->listeners[i].shut_down.on_event = on_shut_down;
         server->listener_count++;
     }

@@ -12,8 +12,9 @@
 struct unknown_call {
     struct rpc_tag requested;
     struct rpc_tag finished;
-    grpc_server *server;
-    grpc_completion_queue *queue;
+    struct rpc_method_place place;
+    struct rpc_call_pool *pool;
+    struct rpc_peer *peer; /* a reference, once the call has arrived */
     grpc_call *core;
     grpc_call_details details;
     grpc_metadata_array metadata;
@@ -31,8 +32,13 @@ static void free_call(struct unknown_call *call)
 
 static void on_finished(struct rpc_tag *tag, bool is_ok)
 {
+    struct unknown_call *call = CONTAINER_OF(tag, struct unknown_call, finished);
     (void)is_ok;
-    free_call(CONTAINER_OF(tag, struct unknown_call, finished));
+    if (call->was_cancelled != 0)
+        rpc_peer_add_cancelled(call->peer);
+    rpc_peer_add_finished(call->peer, 0);
+    rpc_peer_release(call->peer);
+    free_call(call);
 }
 
 static void finish_call(struct unknown_call *call)
@@ -57,11 +63,14 @@ static void on_requested(struct rpc_tag *tag, bool is_ok)
         free_call(call);
         return;
     }
-    rpc_unknown_request(call->server, call->queue);
+    rpc_unknown_request(&call->place, call->pool);
+    call->peer = rpc_peer_of_call(&call->pool->peers, call->place.listener, call->core);
+    rpc_peer_add_arrived(call->peer);
+    rpc_peer_add_answered(call->peer, false, 0, 0);
     finish_call(call);
 }
 
-void rpc_unknown_request(grpc_server *server, grpc_completion_queue *queue)
+void rpc_unknown_request(const struct rpc_method_place *place, struct rpc_call_pool *pool)
 {
     struct unknown_call *call = malloc(sizeof(*call));
     if (call == NULL) {
@@ -71,12 +80,12 @@ void rpc_unknown_request(grpc_server *server, grpc_completion_queue *queue)
     *call = (struct unknown_call){
         .requested = {.on_event = on_requested},
         .finished = {.on_event = on_finished},
-        .server = server,
-        .queue = queue,
+        .place = *place,
+        .pool = pool,
     };
     grpc_call_details_init(&call->details);
     grpc_metadata_array_init(&call->metadata);
-    grpc_call_error error = grpc_server_request_call(
-        server, &call->core, &call->details, &call->metadata, queue, queue, &call->requested);
+    grpc_call_error error = grpc_server_request_call(place->server, &call->core, &call->details,
+        &call->metadata, pool->queue, pool->queue, &call->requested);
     assert(error == GRPC_CALL_OK);
 }

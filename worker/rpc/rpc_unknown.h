@@ -3,10 +3,10 @@
 #ifndef USERD_WORKER_RPC_RPC_UNKNOWN_H
 #define USERD_WORKER_RPC_RPC_UNKNOWN_H
 
-#include <grpc/grpc.h>
+#include "worker/rpc/rpc_method.h"
 
 /* After grpc_server_start(), once for each server. Keeps itself going until the server is shut
  * down. */
-void rpc_unknown_request(grpc_server *server, grpc_completion_queue *queue);
+void rpc_unknown_request(const struct rpc_method_place *place, struct rpc_call_pool *pool);
 
 #endif

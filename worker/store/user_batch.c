@@ -132,6 +132,9 @@ static void on_answer(struct store_request *request, const struct db_answer *ans
     case DB_DONE:
         if (shape->is_write)
             FAILPOINT("write.committed");
+        if (batch->sent_count == batch->question_count)
+            question_queue_note_pace(&batch->store->queues[batch->kind], batch->cost,
+                batch->sent_us, user_store_now_us());
         shape->answer(batch, answer->results[0]);
         break;
     case DB_ERROR:
@@ -162,8 +165,12 @@ bool user_batch_start(struct user_store *store, enum user_question_kind kind)
         store->is_write_in_flight[kind] = true;
     batch->request.on_answer = on_answer;
     batch->request.is_write = shape->is_write;
-    shape->take(batch, &store->queues[kind], user_store_now_us());
+    batch->sent_us = user_store_now_us();
+    shape->take(batch, &store->queues[kind], batch->sent_us);
     batch->sent_count = batch->question_count;
+    batch->cost = 0;
+    for (size_t i = 0; i < batch->question_count; i++)
+        batch->cost += question_cost(batch->questions[i]);
     if (batch->question_count == 0) {
         finish_batch(batch);
         return false;

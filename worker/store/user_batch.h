@@ -50,6 +50,8 @@ struct user_batch {
     size_t sent_first; /* the part that is in flight */
     size_t sent_count;
     unsigned int attempts;
+    uint64_t cost; /* rows that it asks for */
+    int64_t sent_us;
     struct name_slot *names; /* owned: open addressing, names_capacity is a power of two */
     size_t names_capacity;
     size_t names_allocated;

@@ -48,17 +48,15 @@ static void take_names(struct user_batch *batch, struct question_queue *queue, i
 {
     size_t id_count = 0;
     while (batch->question_count < USER_BATCH_QUESTIONS && id_count < NAMES_BATCH_IDS) {
-        struct user_question *question = question_queue_pop(queue, now_us);
+        const struct user_question *question = question_queue_next(queue, now_us);
         if (!question)
             return;
         size_t count = 0;
         (void)asked_ids(question, &count);
-        if (batch->question_count > 0 && id_count + count > NAMES_BATCH_IDS) {
-            question_queue_put_back(queue, question, question, 1);
+        if (batch->question_count > 0 && id_count + count > NAMES_BATCH_IDS)
             return;
-        }
         id_count += count;
-        batch->questions[batch->question_count++] = question;
+        batch->questions[batch->question_count++] = question_queue_pop(queue, now_us);
     }
 }
 

@@ -46,7 +46,7 @@ void user_store_wake_relay(const struct user_store *store)
 static bool has_waiting(const struct user_store *store)
 {
     for (size_t i = 0; i < USER_QUESTION_KINDS; i++)
-        if (store->queues[i].first)
+        if (!question_queue_is_empty(&store->queues[i]))
             return true;
     return false;
 }
@@ -59,7 +59,7 @@ static bool is_write_kind(enum user_question_kind kind)
 /* Sends one batch of a kind if there is anything to send and room for it. */
 static bool dispatch_kind(struct user_store *store, enum user_question_kind kind)
 {
-    if (!store->queues[kind].first || store->is_write_in_flight[kind] ||
+    if (question_queue_is_empty(&store->queues[kind]) || store->is_write_in_flight[kind] ||
         !store_lanes_has_room(store->lanes, is_write_kind(kind)))
         return false;
     return user_batch_start(store, kind);
@@ -219,8 +219,10 @@ struct user_store *user_store_free(struct user_store *store)
     atomic_store(&store->intake.is_open, false);
     store->lanes = store_lanes_free(store->lanes);
     question_intake_take(&store->intake, store->queues);
-    for (size_t i = 0; i < USER_QUESTION_KINDS; i++)
+    for (size_t i = 0; i < USER_QUESTION_KINDS; i++) {
         question_queue_answer_all(&store->queues[i], USER_UNAVAILABLE);
+        question_queue_cleanup(&store->queues[i]);
+    }
     while (store->free_batches) {
         struct user_batch *batch = store->free_batches;
         store->free_batches = batch->next_free;

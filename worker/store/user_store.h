@@ -28,6 +28,7 @@ enum user_outcome {
     USER_EXPIRED,     /* the deadline passed before the database was asked */
     USER_CANCELLED,   /* the asker went away before the database was asked */
     USER_OVERLOADED,  /* the queue is full: nothing was done */
+    USER_HOPELESS,    /* its turn would come after its deadline: nothing was done */
     USER_UNAVAILABLE, /* no database now: nothing was done, or for a write in flight: not known */
     USER_FAILED,      /* PostgreSQL refused in a way that is nobody's input: logged */
 };
@@ -51,6 +52,8 @@ struct user_question {
     void (*on_wait)(struct user_question *question);
     void *asker;         /* for on_wait */
     const char *message; /* with USER_NAME_INVALID: for people; static text */
+    uint32_t source;     /* who asks: sources take turns. Small numbers; 0: nobody in particular */
+    uint32_t cost;       /* rows that it asks for; 0: one */
     /* private to the store while queued */
     struct user_question *next;
     enum user_question_kind kind;

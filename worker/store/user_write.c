@@ -96,7 +96,6 @@ static void take_writes(struct user_batch *batch, struct question_queue *queue, 
 {
     struct user_question *first_held = NULL;
     struct user_question *last_held = NULL;
-    size_t held_count = 0;
     for (size_t seen = 0;
          seen < WRITE_BATCH_LOOKAHEAD && batch->question_count < WRITE_BATCH_QUESTIONS; seen++) {
         struct user_question *question = question_queue_pop(queue, now_us);
@@ -111,9 +110,8 @@ static void take_writes(struct user_batch *batch, struct question_queue *queue, 
         else
             first_held = question;
         last_held = question;
-        held_count++;
     }
-    question_queue_put_back(queue, first_held, last_held, held_count);
+    question_queue_put_back(queue, first_held);
 }
 
 /* ---- rename ---- */

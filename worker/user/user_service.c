@@ -35,6 +35,7 @@ void user_service_find_name(struct user_service *service, struct user_name_quest
 void user_service_find_names(struct user_service *service, struct user_names_question *question)
 {
     question->question.is_single = false;
+    question->question.cost = (uint32_t)question->auth_id_count;
     if (question->auth_id_count > USER_NAMES_MAX)
         question->question.on_done(&question->question, USER_TOO_MANY);
     else if (question->auth_id_count == 0)

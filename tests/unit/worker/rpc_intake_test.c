@@ -14,6 +14,7 @@
 
 struct fixture {
     struct scoreboard_slot slot; /* first: it is aligned to cache lines */
+    struct rpc_peer_set peers;
     sd_event *event;
     struct settings settings;
     struct rpc_intake *intake;
@@ -22,13 +23,14 @@ struct fixture {
     unsigned int empty_count;
 };
 
-static void on_ready(uint32_t listener, int fd, void *userdata)
+static struct rpc_peer *on_ready(uint32_t listener, int fd, void *userdata)
 {
     struct fixture *fixture = userdata;
     cr_assert_eq(listener, LISTENER);
     fd_close(&fixture->core_fd);
     fixture->core_fd = fd;
     fixture->ready_count++;
+    return rpc_peer_open(&fixture->peers, listener, "fd:1");
 }
 
 static void on_empty(void *userdata)
@@ -43,6 +45,11 @@ static void open_fixture(struct fixture *fixture)
     fixture->core_fd = -1;
     fixture->settings.limits.connections = 2;
     fixture->settings.limits.handshake_timeout_ms = TIMEOUT_MS;
+    fixture->settings.limits.queued_calls = 10;
+    fixture->settings.limits.held_megabytes = 8;
+    fixture->settings.limits.streams_per_connection = 10;
+    fixture->settings.limits.unread_timeout_ms = TIMEOUT_MS;
+    rpc_peer_set_init(&fixture->peers, &fixture->settings);
     cr_assert_geq(sd_event_new(&fixture->event), 0);
     cr_assert_eq(rpc_intake_new(fixture->event, &fixture->settings, &fixture->slot, &handlers,
                      fixture, &fixture->intake),
@@ -52,6 +59,7 @@ static void open_fixture(struct fixture *fixture)
 static void close_fixture(struct fixture *fixture)
 {
     fixture->intake = rpc_intake_free(fixture->intake);
+    rpc_peer_set_cleanup(&fixture->peers);
     fd_close(&fixture->core_fd);
     (void)sd_event_unref(fixture->event);
 }

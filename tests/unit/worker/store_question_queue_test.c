@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/monotonic_clock.h"
 #include "worker/store/question_queue.h"
 
 #define THREADS             4
@@ -52,6 +53,13 @@ static void set_up(struct fixture *fixture, size_t bound)
         fixture->queues[i].intake = &fixture->intake;
 }
 
+static void tear_down(struct fixture *fixture)
+{
+    for (size_t i = 0; i < USER_QUESTION_KINDS; i++)
+        question_queue_cleanup(&fixture->queues[i]);
+    question_intake_cleanup(&fixture->intake);
+}
+
 static bool put(struct fixture *fixture, struct test_question *question)
 {
     enum user_outcome outcome = USER_DONE;
@@ -88,7 +96,7 @@ Test(question_queue, keeps_the_order_of_asking)
         cr_assert_eq(pop_number(&fixture, 0), i);
     cr_assert_eq(pop_number(&fixture, 0), -1);
     cr_assert_eq(atomic_load(&fixture.intake.waiting), 0);
-    question_intake_cleanup(&fixture.intake);
+    tear_down(&fixture);
 }
 
 Test(question_queue, wakes_the_loop_only_for_the_first)
@@ -103,7 +111,7 @@ Test(question_queue, wakes_the_loop_only_for_the_first)
     cr_assert(put(&fixture, &second));
     question_intake_take(&fixture.intake, fixture.queues);
     cr_assert_not(is_awake(&fixture));
-    question_intake_cleanup(&fixture.intake);
+    tear_down(&fixture);
 }
 
 Test(question_queue, refuses_what_is_over_its_bound)
@@ -121,7 +129,7 @@ Test(question_queue, refuses_what_is_over_its_bound)
     cr_assert_not(put(&fixture, &questions[2])); /* the queues count too */
     cr_assert_eq(pop_number(&fixture, 0), 0);
     cr_assert(put(&fixture, &questions[2]));
-    question_intake_cleanup(&fixture.intake);
+    tear_down(&fixture);
 }
 
 Test(question_queue, answers_unavailable_while_closed)
@@ -133,7 +141,7 @@ Test(question_queue, answers_unavailable_while_closed)
     cr_assert_not(put(&fixture, &question));
     cr_assert_eq(question.outcome, USER_UNAVAILABLE);
     cr_assert_eq(atomic_load(&fixture.intake.waiting), 0);
-    question_intake_cleanup(&fixture.intake);
+    tear_down(&fixture);
 }
 
 Test(question_queue, does_not_hand_out_what_is_over)
@@ -155,7 +163,7 @@ Test(question_queue, does_not_hand_out_what_is_over)
     cr_assert_eq(cancelled.answers, 1);
     cr_assert_eq(cancelled.outcome, USER_CANCELLED);
     cr_assert_eq(living.answers, 0);
-    question_intake_cleanup(&fixture.intake);
+    tear_down(&fixture);
 }
 
 Test(question_queue, sweeps_out_what_is_over_and_keeps_the_rest_in_order)
@@ -178,7 +186,7 @@ Test(question_queue, sweeps_out_what_is_over_and_keeps_the_rest_in_order)
         cr_assert_eq(questions[i].waits, 1 - i % 2);
     for (int i = 0; i < 6; i += 2)
         cr_assert_eq(pop_number(&fixture, 100), i);
-    question_intake_cleanup(&fixture.intake);
+    tear_down(&fixture);
 }
 
 Test(question_queue, takes_questions_back_to_the_front)
@@ -195,11 +203,95 @@ Test(question_queue, takes_questions_back_to_the_front)
     struct user_question *first = question_queue_pop(queue, 0);
     struct user_question *second = question_queue_pop(queue, 0);
     first->next = second;
-    question_queue_put_back(queue, first, second, 2);
+    question_queue_put_back(queue, first);
     cr_assert_eq(atomic_load(&fixture.intake.waiting), 3);
     for (int i = 0; i < 3; i++)
         cr_assert_eq(pop_number(&fixture, 0), i);
-    question_intake_cleanup(&fixture.intake);
+    tear_down(&fixture);
+}
+
+/* `count` questions of one source, numbered from `first_number` on. */
+static void put_many(struct fixture *fixture, struct test_question *questions, int count,
+    int first_number, uint32_t source, uint32_t cost)
+{
+    for (int i = 0; i < count; i++) {
+        questions[i] = make_question(first_number + i, INT64_MAX);
+        questions[i].question.source = source;
+        questions[i].question.cost = cost;
+        cr_assert(put(fixture, &questions[i]));
+    }
+    question_intake_take(&fixture->intake, fixture->queues);
+}
+
+/* How many are popped before number `wanted`. */
+static int popped_before(struct fixture *fixture, int wanted)
+{
+    int before = 0;
+    for (int number = pop_number(fixture, 0); number != wanted; number = pop_number(fixture, 0)) {
+        cr_assert_neq(number, -1);
+        before++;
+    }
+    return before;
+}
+
+Test(question_queue, lets_sources_take_turns)
+{
+    struct fixture fixture;
+    static struct test_question flood[3][500];
+    struct test_question polite[1];
+    set_up(&fixture, 10000);
+    for (uint32_t i = 0; i < 3; i++)
+        put_many(&fixture, flood[i], 500, 0, i + 1, 0);
+    put_many(&fixture, polite, 1, 7777, 40, 0);
+    int before = popped_before(&fixture, 7777);
+    cr_assert(before <= 3 * 8, "%d questions of those who asked for more went first", before);
+    for (int i = 0; i < 1500 - before; i++)
+        cr_assert_neq(pop_number(&fixture, 0), -1);
+    cr_assert_eq(pop_number(&fixture, 0), -1);
+    tear_down(&fixture);
+}
+
+Test(question_queue, counts_rows_and_not_questions)
+{
+    struct fixture fixture;
+    struct test_question heavy[20];
+    static struct test_question light[200];
+    set_up(&fixture, 10000);
+    put_many(&fixture, heavy, 20, 1000, 1, 800);
+    put_many(&fixture, light, 200, 0, 2, 1);
+    int heavy_count = 0;
+    for (int i = 0; i < 200; i++)
+        heavy_count += pop_number(&fixture, 0) >= 1000;
+    cr_assert(heavy_count >= 1 && heavy_count <= 3, "%d heavy ones beside light ones", heavy_count);
+    tear_down(&fixture);
+}
+
+Test(question_queue, answers_at_once_what_cannot_be_in_time)
+{
+    struct fixture fixture;
+    static struct test_question own[1000];
+    struct test_question late = make_question(1, INT64_MAX);
+    struct test_question in_time = make_question(2, INT64_MAX);
+    struct test_question other = make_question(3, INT64_MAX);
+    set_up(&fixture, 10000);
+    int64_t now_us = (int64_t)monotonic_clock_us();
+    /* A millisecond for a row. */
+    for (int i = 0; i < 50; i++)
+        question_queue_note_pace(&fixture.queues[USER_QUESTION_NAMES], 100, now_us + i * 100000,
+            now_us + (i + 1) * 100000);
+    put_many(&fixture, own, 1000, 100, 1, 0);
+    late.question.source = in_time.question.source = 1;
+    other.question.source = 2;
+    late.question.deadline_us = other.question.deadline_us = now_us + 500000;
+    in_time.question.deadline_us = now_us + 10000000;
+    cr_assert(put(&fixture, &late) && put(&fixture, &in_time) && put(&fixture, &other));
+    question_intake_take(&fixture.intake, fixture.queues);
+    cr_assert_eq(late.answers, 1);
+    cr_assert_eq(late.outcome, USER_HOPELESS);
+    cr_assert_eq(in_time.answers, 0);
+    cr_assert_eq(other.answers, 0, "it does not stand behind the others");
+    cr_assert_eq(atomic_load(&fixture.intake.waiting), 1002);
+    tear_down(&fixture);
 }
 
 struct asker {
@@ -244,5 +336,5 @@ Test(question_queue, loses_nothing_between_threads)
         cr_assert_null(refused);
         free(askers[i].questions);
     }
-    question_intake_cleanup(&fixture.intake);
+    tear_down(&fixture);
 }

@@ -1,0 +1,103 @@
+/* One client connection as its calls see it: what it holds of the worker, and its fair share.
+ *
+ * The bounds are of the worker as a whole. A connection may hold no more of each than is still free
+ * (Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998): one that floods gets half at most,
+ * ten that flood a twelfth each, and there is always room for one that asks for little. Owns no
+ * descriptor: rpc_intake has that. The C core says of a call only the name of its connection, by
+ * which it is found here.
+ */
+#ifndef USERD_WORKER_RPC_RPC_PEER_H
+#define USERD_WORKER_RPC_RPC_PEER_H
+
+#include <grpc/grpc.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/attributes.h"
+#include "common/scoreboard.h"
+#include "common/settings.h"
+
+#define RPC_PEER_NAME_BYTES 96
+#define RPC_PEER_BUCKETS    1024
+
+/* What is held, as counters that only grow: each has one writer, so that none needs a locked
+ * instruction. A call waits from its arrival to its answer, and is unsent from there until the C
+ * core has sent all of it or has given it up. */
+/* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): padded to cache lines */
+struct rpc_peer_use {
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t arrived; /* rpc thread, as all but the last two */
+    _Atomic uint64_t answered_at_once;                  /* by the rpc thread */
+    _Atomic uint64_t finished;
+    _Atomic uint64_t cancelled;                          /* by the client, before the deadline */
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t answered; /* by the loop thread */
+    atomic_size_t bytes; /* of requests that wait and answers that are unsent; both threads */
+};
+
+struct rpc_peer_set;
+
+struct rpc_peer {
+    struct rpc_peer_use use;
+    struct rpc_peer_set *set;
+    struct rpc_peer *next; /* guarded by the set's lock: of its bucket, or of the free ones */
+    atomic_uint references;
+    uint32_t number; /* small, no other living one's; 0: of all that have no known connection */
+    uint32_t listener;
+    char name[RPC_PEER_NAME_BYTES];
+};
+
+/* One for each worker. */
+struct rpc_peer_set {
+    struct rpc_peer_use use; /* of all together */
+    uint64_t calls_limit;    /* that wait, and as many unsent ones */
+    size_t bytes_limit;
+    struct rpc_peer unknown;
+    pthread_mutex_t lock; /* guards what follows */
+    struct rpc_peer *buckets[RPC_PEER_BUCKETS];
+    struct rpc_peer *free_peers; /* owned; each keeps its number */
+    uint32_t last_number;
+};
+
+void rpc_peer_set_init(struct rpc_peer_set *set, const struct settings *settings);
+/* No peer is left but free ones. */
+void rpc_peer_set_cleanup(struct rpc_peer_set *set);
+
+/* How the C core names the connection behind `fd` (or, `is_by_number`, one that it was given with
+ * grpc_server_add_channel_from_fd()). False: it has no name of its own. */
+MUST_CHECK bool rpc_peer_write_name(
+    int fd, bool is_by_number, char ret_name[static RPC_PEER_NAME_BYTES]);
+
+/* A new connection, before the C core gets it. Never NULL: without memory all such share the
+ * unknown one. rpc_peer_close() when it has ended. */
+struct rpc_peer *rpc_peer_open(struct rpc_peer_set *set, uint32_t listener, const char *name);
+void rpc_peer_close(struct rpc_peer *peer);
+
+/* The connection of that name, and that of a call; never NULL. rpc_peer_release() it. */
+struct rpc_peer *rpc_peer_find(struct rpc_peer_set *set, uint32_t listener, const char *name);
+struct rpc_peer *rpc_peer_of_call(struct rpc_peer_set *set, uint32_t listener, grpc_call *call);
+void rpc_peer_release(struct rpc_peer *peer);
+
+/* ---- the steps of a call ---- */
+
+/* Rpc thread. */
+void rpc_peer_add_arrived(struct rpc_peer *peer);
+/* NULL when the call that has just arrived is within the connection's share, or why it is not. */
+MUST_CHECK const char *rpc_peer_refusal(const struct rpc_peer *peer);
+/* What its request takes, decoded, until it is answered. */
+void rpc_peer_add_request(struct rpc_peer *peer, size_t bytes);
+/* Whether an answer of so many bytes is within the connection's share. Any thread. */
+MUST_CHECK bool rpc_peer_has_room(const struct rpc_peer *peer, size_t bytes);
+/* The call has an answer: `request_bytes` go, `reply_bytes` come. */
+void rpc_peer_add_answered(
+    struct rpc_peer *peer, bool is_loop_thread, size_t request_bytes, size_t reply_bytes);
+/* Rpc thread: the answer has left, or never will. */
+void rpc_peer_add_finished(struct rpc_peer *peer, size_t reply_bytes);
+/* Rpc thread: the client took the call back. */
+void rpc_peer_add_cancelled(struct rpc_peer *peer);
+
+uint64_t rpc_peer_use_waiting(const struct rpc_peer_use *use);
+uint64_t rpc_peer_use_unsent(const struct rpc_peer_use *use);
+
+#endif

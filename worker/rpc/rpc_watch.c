@@ -1,0 +1,274 @@
+#include "worker/rpc/rpc_watch.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include "common/file_descriptor.h"
+#include "common/log.h"
+#include "common/monotonic_clock.h"
+#include "worker/rpc/rpc_guard.h"
+
+#define LOOK_INTERVAL_US  ((uint64_t)10 * MONOTONIC_CLOCK_US_PER_MS)
+#define LOOK_US_FOR_EACH  50 /* with many: a fortieth of a core at most */
+#define SWEEP_INTERVAL_US ((uint64_t)1000 * MONOTONIC_CLOCK_US_PER_MS)
+#define EVENTS            64
+#define LINES_PER_SECOND  5
+
+enum entry_state {
+    ENTRY_IDLE,  /* the next byte makes it busy */
+    ENTRY_BUSY,  /* is looked at */
+    ENTRY_RESET, /* was cut off, and waits to be removed */
+    ENTRY_GONE,  /* removed: the thread frees it, since it may have it in hand */
+    ENTRY_STATES,
+};
+
+struct rpc_watch_entry {
+    struct rpc_watch *watch;
+    struct rpc_watch_entry *previous;
+    struct rpc_watch_entry *next;
+    enum entry_state state; /* which list it is in */
+    int fd;                 /* the caller's */
+    struct rpc_peer *peer;  /* the caller's */
+    struct rpc_guard guard;
+};
+
+struct rpc_watch {
+    struct rpc_guard_rules rules;
+    struct scoreboard_slot *slot;
+    int epoll_fd; /* owned, as the next */
+    int wake_fd;  /* written when the thread is to end */
+    pthread_t thread;
+    bool has_thread;
+    struct log_limit log_limit; /* the thread's */
+    uint64_t next_look_us;      /* likewise */
+    uint64_t next_sweep_us;
+    pthread_mutex_t lock;                          /* guards what follows and all entries */
+    struct rpc_watch_entry *entries[ENTRY_STATES]; /* owned: lists */
+    bool is_ending;
+};
+
+/* ---- lists, with the lock held ---- */
+
+static void insert_entry(struct rpc_watch_entry *entry, enum entry_state state)
+{
+    struct rpc_watch_entry **first = &entry->watch->entries[state];
+    entry->state = state;
+    entry->previous = NULL;
+    entry->next = *first;
+    if (*first != NULL)
+        (*first)->previous = entry;
+    *first = entry;
+}
+
+static void move_entry(struct rpc_watch_entry *entry, enum entry_state state)
+{
+    if (entry->previous != NULL)
+        entry->previous->next = entry->next;
+    else
+        entry->watch->entries[entry->state] = entry->next;
+    if (entry->next != NULL)
+        entry->next->previous = entry->previous;
+    insert_entry(entry, state);
+}
+
+/* Its next byte, or one that is there already, is an event: once. */
+static void await_byte(struct rpc_watch_entry *entry)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET | EPOLLONESHOT, .data.ptr = entry};
+    if (epoll_ctl(entry->watch->epoll_fd, EPOLL_CTL_MOD, entry->fd, &event) == 0)
+        move_entry(entry, ENTRY_IDLE);
+}
+
+static void free_gone(struct rpc_watch *watch)
+{
+    while (watch->entries[ENTRY_GONE] != NULL) {
+        struct rpc_watch_entry *next = watch->entries[ENTRY_GONE]->next;
+        free(watch->entries[ENTRY_GONE]);
+        watch->entries[ENTRY_GONE] = next;
+    }
+}
+
+/* ---- the thread ---- */
+
+static void cut_off(struct rpc_watch_entry *entry, enum rpc_guard_verdict verdict)
+{
+    struct rpc_watch *watch = entry->watch;
+    unsigned int suppressed = 0;
+    if (log_limit_allows(&watch->log_limit, LINES_PER_SECOND, &suppressed))
+        log_warn("connection reset reason=%s listener=%u peer=\"%s\" suppressed=%u",
+            rpc_guard_verdict_name(verdict), entry->peer->listener, entry->peer->name, suppressed);
+    scoreboard_add(&watch->slot->connections_reset, 1);
+    rpc_guard_reset_connection(entry->fd);
+    move_entry(entry, ENTRY_RESET);
+}
+
+static void look_at(struct rpc_watch_entry *entry, uint64_t memory_bytes)
+{
+    struct rpc_guard_sample sample = rpc_guard_look(entry->fd, entry->peer, memory_bytes);
+    bool is_quiet = rpc_guard_is_quiet(&entry->guard, &sample);
+    enum rpc_guard_verdict verdict = rpc_guard_judge(&entry->guard, &entry->watch->rules, &sample);
+    if (verdict != RPC_GUARD_FINE)
+        cut_off(entry, verdict);
+    else if (is_quiet)
+        await_byte(entry);
+}
+
+/* Returns after what time to look again. */
+static uint64_t look_at_busy(struct rpc_watch *watch)
+{
+    struct rpc_watch_entry *next = NULL;
+    uint64_t interval_us = 0;
+    uint64_t memory_bytes = watch->entries[ENTRY_BUSY] != NULL ? rpc_guard_memory_bytes() : 0;
+    for (struct rpc_watch_entry *entry = watch->entries[ENTRY_BUSY]; entry != NULL; entry = next) {
+        next = entry->next;
+        look_at(entry, memory_bytes);
+        interval_us += LOOK_US_FOR_EACH;
+    }
+    return interval_us > LOOK_INTERVAL_US ? interval_us : LOOK_INTERVAL_US;
+}
+
+/* What has come may become calls only after the connection was found quiet: the rpc thread has its
+ * own pace. */
+static void sweep_idle(struct rpc_watch *watch)
+{
+    struct rpc_watch_entry *next = NULL;
+    for (struct rpc_watch_entry *entry = watch->entries[ENTRY_IDLE]; entry != NULL; entry = next) {
+        next = entry->next;
+        const struct rpc_peer_use *use = &entry->peer->use;
+        if (rpc_peer_use_waiting(use) + rpc_peer_use_unsent(use) > 0)
+            move_entry(entry, ENTRY_BUSY);
+    }
+}
+
+static void run_round(struct rpc_watch *watch, const struct epoll_event *events, int count)
+{
+    uint64_t now_us = monotonic_clock_us();
+    for (int i = 0; i < count; i++) {
+        struct rpc_watch_entry *entry = events[i].data.ptr;
+        if (entry != NULL && entry->state == ENTRY_IDLE)
+            move_entry(entry, ENTRY_BUSY);
+    }
+    free_gone(watch);
+    if (now_us >= watch->next_sweep_us) {
+        watch->next_sweep_us = now_us + SWEEP_INTERVAL_US;
+        sweep_idle(watch);
+    }
+    if (now_us >= watch->next_look_us)
+        watch->next_look_us = now_us + look_at_busy(watch);
+}
+
+static void *run_watch(void *watch_pointer)
+{
+    struct rpc_watch *watch = watch_pointer;
+    (void)pthread_setname_np(pthread_self(), "watch");
+    bool is_ending = false;
+    bool is_busy = false;
+    while (!is_ending) {
+        struct epoll_event events[EVENTS];
+        uint64_t wait_us = is_busy ? LOOK_INTERVAL_US : SWEEP_INTERVAL_US;
+        int count =
+            epoll_wait(watch->epoll_fd, events, EVENTS, (int)(wait_us / MONOTONIC_CLOCK_US_PER_MS));
+        (void)pthread_mutex_lock(&watch->lock);
+        run_round(watch, events, count);
+        is_busy = watch->entries[ENTRY_BUSY] != NULL;
+        is_ending = watch->is_ending;
+        (void)pthread_mutex_unlock(&watch->lock);
+    }
+    return NULL;
+}
+
+/* ---- for the callers ---- */
+
+struct rpc_watch_entry *rpc_watch_add(struct rpc_watch *watch, int fd, struct rpc_peer *peer)
+{
+    struct rpc_watch_entry *entry = calloc(1, sizeof(*entry));
+    int error = ENOMEM;
+    if (entry != NULL) {
+        *entry = (struct rpc_watch_entry){.watch = watch, .fd = fd, .peer = peer};
+        struct epoll_event event = {.events = EPOLLIN | EPOLLET | EPOLLONESHOT, .data.ptr = entry};
+        (void)pthread_mutex_lock(&watch->lock);
+        error = epoll_ctl(watch->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : errno;
+        if (error == 0)
+            insert_entry(entry, ENTRY_IDLE);
+        (void)pthread_mutex_unlock(&watch->lock);
+    }
+    if (error == 0)
+        return entry;
+    log_warn("connection is not watched listener=%u error=%d", peer->listener, error);
+    free(entry);
+    return NULL;
+}
+
+void rpc_watch_remove(struct rpc_watch_entry *entry)
+{
+    if (entry == NULL)
+        return;
+    struct rpc_watch *watch = entry->watch;
+    (void)pthread_mutex_lock(&watch->lock);
+    (void)epoll_ctl(watch->epoll_fd, EPOLL_CTL_DEL, entry->fd, NULL);
+    entry->peer = NULL;
+    move_entry(entry, ENTRY_GONE);
+    (void)pthread_mutex_unlock(&watch->lock);
+}
+
+struct rpc_watch *rpc_watch_free(struct rpc_watch *watch)
+{
+    if (watch == NULL)
+        return NULL;
+    if (watch->has_thread) {
+        (void)pthread_mutex_lock(&watch->lock);
+        watch->is_ending = true;
+        (void)pthread_mutex_unlock(&watch->lock);
+        (void)eventfd_write(watch->wake_fd, 1);
+        (void)pthread_join(watch->thread, NULL);
+    }
+    free_gone(watch);
+    fd_close(&watch->epoll_fd);
+    fd_close(&watch->wake_fd);
+    (void)pthread_mutex_destroy(&watch->lock);
+    free(watch);
+    return NULL;
+}
+
+static int start_watch(struct rpc_watch *watch)
+{
+    watch->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    watch->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    struct epoll_event event = {.events = EPOLLIN}; /* data.ptr NULL: no entry */
+    if (watch->epoll_fd < 0 || watch->wake_fd < 0 ||
+        epoll_ctl(watch->epoll_fd, EPOLL_CTL_ADD, watch->wake_fd, &event) != 0)
+        return -errno;
+    sigset_t all;
+    sigset_t before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&watch->thread, NULL, run_watch, watch);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    watch->has_thread = error == 0;
+    return -error;
+}
+
+int rpc_watch_new(
+    const struct settings *settings, struct scoreboard_slot *slot, struct rpc_watch **ret_watch)
+{
+    struct rpc_watch *watch = calloc(1, sizeof(*watch));
+    if (watch == NULL)
+        return -ENOMEM;
+    watch->rules = rpc_guard_rules_of(settings);
+    watch->slot = slot;
+    watch->epoll_fd = -1;
+    watch->wake_fd = -1;
+    (void)pthread_mutex_init(&watch->lock, NULL);
+    int error = start_watch(watch);
+    if (error < 0) {
+        (void)rpc_watch_free(watch);
+        return error;
+    }
+    *ret_watch = watch;
+    return 0;
+}
