@@ -207,6 +207,8 @@ class Package(unittest.TestCase):
             self.assertEqual((facts["CapEff"], facts["CapBnd"], facts["NoNewPrivs"], facts["Seccomp"]),
                              ("0" * 16, "0" * 16, "1", "2"), pid)
             self.assertNotEqual(facts["Uid"].split()[0], "0")
+        # what the sandbox forbids and a setting needs is said in the log
+        self.assertNotIn("is not kept", run("journalctl", "--no-pager", "--unit", "userd.service", "--output", "cat"))
         self.assertEqual(show("NRestarts"), "0")
         self.assertEqual(len(children_of(main_pid())), 3)
 
