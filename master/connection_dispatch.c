@@ -200,7 +200,7 @@ static void pass_connection(struct dispatch_source *source, struct candidates *c
         source->last_slot = slot;
         count_passed(dispatch, slot, source->listener);
         result = address_limit_add(dispatch->address_limit, fd, (const struct sockaddr *)address,
-            slot, monotonic_clock_turn_us(dispatch->options.event));
+            slot, (int64_t)monotonic_clock_turn_us(dispatch->options.event));
         if (result < 0)
             log_debug("connection not counted by address error=\"%s\"", strerror(-result));
         return;

@@ -21,7 +21,7 @@ struct head {
 };
 
 #define MAGIC           UINT64_C(0x7573657264686f31) /* "userdho1" */
-#define STATE_BYTES_MAX ((uint32_t)1024 * 1024)
+#define STATE_BYTES_MAX ((size_t)1024 * 1024)
 #define SEALS           (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
 
 struct handover *handover_new(void)

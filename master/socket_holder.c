@@ -32,6 +32,7 @@ static uint64_t read_tcp_line(const char *line, uint16_t port)
     unsigned int local_port = 0;
     unsigned int state = 0;
     uint64_t inode = 0;
+    /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote these numbers */
     int fields = sscanf(line,
         " %*d: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*x:%*x %*x:%*x %*x %*u %*u %" SCNu64,
         &local_port, &state, &inode);
@@ -43,6 +44,7 @@ static uint64_t read_unix_line(const char *line, const char *path)
 {
     uint64_t inode = 0;
     int path_start = 0;
+    /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote these numbers */
     int fields = sscanf(line, "%*x: %*x %*x %*x %*x %*x %" SCNu64 " %n", &inode, &path_start);
     size_t length = strlen(path);
     bool is_path = fields == 1 && path_start > 0 && strncmp(line + path_start, path, length) == 0;

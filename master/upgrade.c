@@ -17,7 +17,7 @@
 #include "master/child_process.h"
 #include "master/handover.h"
 
-#define ASK_TIMEOUT_MS   5000 /* nobody is accepted meanwhile: the backlog holds them */
+#define ASK_TIMEOUT_MS   UINT64_C(5000) /* nobody is accepted meanwhile: the backlog holds them */
 #define WAIT_STEP_MS     2
 #define SAID_SIZE        400
 #define EXIT_NOT_RUN     127
@@ -126,7 +126,9 @@ int upgrade_ask(const char *program, const char *file, const Userd__Handover__St
     int status = await_end(pid, deadline_us);
     if (status == 0 && strcmp(said, HANDOVER_AGREEMENT) == 0)
         return 0;
-    said[strcspn(said, "\n") == strlen(said) ? strlen(said) : strlen(said) - 1] = '\0';
+    size_t length = strlen(said);
+    if (length > 0 && said[length - 1] == '\n')
+        said[length - 1] = '\0';
     if (status == EXIT_NOT_RUN)
         settings_complaints_add(complaints, NULL, 0, "%s cannot be run: %s", program, said);
     else if (status < 0)

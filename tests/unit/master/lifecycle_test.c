@@ -3,8 +3,10 @@
 
 #include "master/lifecycle.h"
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): the argument is declared */
 #define EACH_STATE(state) for (enum lifecycle_state state = 0; state < LIFECYCLE_STATES; state++)
 #define EACH_EVENT(event) for (enum lifecycle_event event = 0; event < LIFECYCLE_EVENTS; event++)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static bool is_stop(enum lifecycle_state state)
 {
