@@ -11,7 +11,7 @@ function(userd_install_compressed source name destination)
     install(FILES ${output} DESTINATION ${destination})
 endfunction()
 
-userd_install_compressed(${CMAKE_SOURCE_DIR}/man/userd.8 userd.8 ${CMAKE_INSTALL_MANDIR}/man8)
+userd_install_compressed(${CMAKE_SOURCE_DIR}/debian/userd.8 userd.8 ${CMAKE_INSTALL_MANDIR}/man8)
 if(CMAKE_INSTALL_PREFIX STREQUAL "/usr")
     userd_install_compressed(${CMAKE_SOURCE_DIR}/debian/changelog changelog ${CMAKE_INSTALL_DOCDIR})
     install(FILES ${CMAKE_SOURCE_DIR}/debian/copyright DESTINATION ${CMAKE_INSTALL_DOCDIR})
