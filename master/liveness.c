@@ -31,6 +31,18 @@ static uint64_t get(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
+/* Of a process that hangs: it is one thing when a thread goes round for ever, another when all
+ * stand still. */
+static const char *silent_threads(
+    const struct watched *watched, bool is_worker, uint64_t timeout_us)
+{
+    bool is_loop_silent = liveness_policy_is_silent_too(&watched->loop, timeout_us);
+    bool is_rpc_silent = is_worker && liveness_policy_is_silent_too(&watched->rpc, timeout_us);
+    if (is_loop_silent && is_rpc_silent)
+        return "both";
+    return is_loop_silent ? "loop" : "rpc";
+}
+
 static void look_at(struct liveness *liveness, uint32_t number, uint64_t watched_us)
 {
     struct watched *watched = &liveness->watched[number];
@@ -52,7 +64,8 @@ static void look_at(struct liveness *liveness, uint32_t number, uint64_t watched
     if (!watched->was_killed)
         log_error("child hangs, killed role=%s slot=%u pid=%u thread=%s silent_ms=%llu",
             child_table_role_name(child_table_role(number)), number, pid,
-            is_loop_hung ? "loop" : "rpc", (unsigned long long)(liveness->timeout_us / 1000));
+            silent_threads(watched, is_worker, liveness->timeout_us),
+            (unsigned long long)(liveness->timeout_us / 1000));
     watched->was_killed = true;
     child_table_kill(liveness->children, number);
 }

@@ -17,3 +17,8 @@ bool liveness_policy_is_hung(
     pulse->silent_us += watched_us;
     return pulse->silent_us >= timeout_us;
 }
+
+bool liveness_policy_is_silent_too(const struct liveness_pulse *pulse, uint64_t timeout_us)
+{
+    return pulse->silent_us >= timeout_us / 2;
+}

@@ -25,5 +25,9 @@ uint64_t liveness_policy_watched_us(uint64_t last_look_us, uint64_t now_us);
 /* One look: `beat` is what stands there now. True: silent for the whole of `timeout_us`. */
 bool liveness_policy_is_hung(
     struct liveness_pulse *pulse, uint64_t beat, uint64_t watched_us, uint64_t timeout_us);
+/* Whether a thread is silent too when another one of its process is found hung. Threads that stop
+ * at the same moment are not seen silent at the same look: their last beats may lie on either side
+ * of one. A thread that lives beats several times in half of the timeout. */
+bool liveness_policy_is_silent_too(const struct liveness_pulse *pulse, uint64_t timeout_us);
 
 #endif

@@ -57,3 +57,21 @@ Test(liveness_policy, looks_count_in_full_and_a_clock_that_goes_back_counts_noth
     cr_assert_eq(liveness_policy_watched_us(5, 5 + LOOK_US), LOOK_US);
     cr_assert_eq(liveness_policy_watched_us(5, 4), 0);
 }
+
+Test(liveness_policy, tells_a_thread_that_stopped_as_well_from_one_that_lives)
+{
+    struct liveness_pulse hung = {0};
+    struct liveness_pulse stopped_as_well = {0};
+    struct liveness_pulse living = {0};
+    bool is_hung = liveness_policy_is_hung(&hung, 1, LOOK_US, TIMEOUT_US);
+    for (uint64_t look = 0; !is_hung; look++) {
+        is_hung = liveness_policy_is_hung(&hung, 1, LOOK_US, TIMEOUT_US);
+        /* its last beat came after the first look */
+        cr_assert(
+            !liveness_policy_is_hung(&stopped_as_well, look == 0 ? 1 : 2, LOOK_US, TIMEOUT_US));
+        cr_assert(!liveness_policy_is_hung(&living, look, LOOK_US, TIMEOUT_US));
+    }
+    cr_assert(liveness_policy_is_silent_too(&hung, TIMEOUT_US));
+    cr_assert(liveness_policy_is_silent_too(&stopped_as_well, TIMEOUT_US));
+    cr_assert(!liveness_policy_is_silent_too(&living, TIMEOUT_US));
+}
