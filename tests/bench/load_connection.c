@@ -41,8 +41,10 @@ struct load_connection {
     nghttp2_session *session;
     struct load_random random;
     size_t under_way;
-    bool is_ended; /* by the peer, or by an error */
-    bool is_dirty; /* calls were begun and not yet sent */
+    uint64_t failed; /* calls on this connection, not on those before it */
+    uint16_t port;   /* our end of it */
+    bool is_ended;   /* by the peer, or by an error */
+    bool is_dirty;   /* calls were begun and not yet sent */
     uint64_t retry_us;
     size_t answer_capacity;
     struct call **calls;      /* owned, with the calls: all of them */
@@ -178,9 +180,10 @@ static void count_into(struct load_counts *counts, const struct call *call, uint
     }
 }
 
-static void count_call(const struct load_connection *connection, const struct call *call)
+static void count_call(struct load_connection *connection, const struct call *call)
 {
     struct load_plan *plan = connection->plan;
+    connection->failed += call->status != 0 && !call->is_cancelled;
     if (!plan->is_measuring)
         return;
     struct load_counts *all = &plan->report->all;
@@ -298,6 +301,15 @@ static void free_all_calls(struct load_connection *connection)
         connection->free_count * sizeof(struct call *));
 }
 
+static uint16_t own_port(int fd)
+{
+    struct sockaddr_in address = {0};
+    socklen_t length = sizeof(address);
+    if (getsockname(fd, (struct sockaddr *)&address, &length) != 0)
+        die("getsockname");
+    return ntohs(address.sin_port);
+}
+
 /* Whether there is a connection now. */
 static bool open_socket(struct load_connection *connection)
 {
@@ -315,6 +327,7 @@ static bool open_socket(struct load_connection *connection)
     const int on = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     connection->fd = fd;
+    connection->port = own_port(fd);
     connection->retry_us = 0;
     return true;
 }
@@ -357,6 +370,10 @@ static void close_session(struct load_connection *connection)
     connection->fd = -1;
     if (connection->plan->is_measuring)
         connection->plan->report->all.unanswered += connection->under_way;
+    connection->failed += connection->under_way;
+    if (connection->failed > 0)
+        load_report_add_loss(connection->plan->report, connection->port, connection->failed);
+    connection->failed = 0;
     connection->under_way = 0;
     free_all_calls(connection);
 }

@@ -200,12 +200,12 @@ int main(int argc, char **argv)
         loop.connections[i] = load_connection_new(&plan, &plan.addresses[i % plan.address_count],
             plan.seed * UINT16_MAX + i, loop.epoll_fd);
     run(&loop);
+    for (size_t i = 0; i < plan.connections; i++) /* first: each says what it has lost */
+        (void)load_connection_free(loop.connections[i]);
     if (plan.prints_json)
         load_report_print_json(&report);
     else
         load_report_print(&report);
-    for (size_t i = 0; i < plan.connections; i++)
-        (void)load_connection_free(loop.connections[i]);
     free((void *)loop.connections);
     free(plan.asked_by_id);
     return report.all.unanswered == 0 && report.all.wrong == 0 ? EXIT_SUCCESS : 2;

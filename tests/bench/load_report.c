@@ -91,6 +91,14 @@ uint64_t load_report_percentile(const struct load_counts *counts, double fractio
     return 0;
 }
 
+void load_report_add_loss(struct load_report *report, uint16_t port, uint64_t calls)
+{
+    if (report->loss_count == LOAD_LOSSES)
+        report->losses_left_out += calls;
+    else
+        report->losses[report->loss_count++] = (struct load_loss){.port = port, .calls = calls};
+}
+
 /* ---- the end ---- */
 
 static uint64_t answered(const struct load_counts *counts)
@@ -149,6 +157,15 @@ static void print_counts(const struct load_counts *counts)
             load_report_percentile(counts, percentiles[i].fraction));
 }
 
+static void print_losses(const struct load_report *report)
+{
+    printf(", \"losses_left_out\": %" PRIu64 ", \"losses\": [", report->losses_left_out);
+    for (size_t i = 0; i < report->loss_count; i++)
+        printf("%s{\"port\": %u, \"calls\": %" PRIu64 "}", i == 0 ? "" : ", ",
+            report->losses[i].port, report->losses[i].calls);
+    printf("]");
+}
+
 void load_report_print_json(const struct load_report *report)
 {
     printf("{\"seconds\": %.3f, \"started_rate\": %.1f, \"rate\": %.1f, \"ok_rate\": %.1f, "
@@ -158,9 +175,10 @@ void load_report_print_json(const struct load_report *report)
         (double)report->ok_in_time / report->seconds,
         (double)report->names_in_time / report->seconds);
     print_counts(&report->all);
-    printf(", \"reconnects\": %" PRIu64 ", \"refused\": %" PRIu64 ", \"not_started\": %" PRIu64
-           ", \"methods\": {",
+    printf(", \"reconnects\": %" PRIu64 ", \"refused\": %" PRIu64 ", \"not_started\": %" PRIu64,
         report->reconnects, report->refused, report->not_started);
+    print_losses(report);
+    printf(", \"methods\": {");
     bool is_first = true;
     for (unsigned int i = 0; i < LOAD_METHODS; i++) {
         const struct load_counts *counts = &report->by_method[i];

@@ -4,10 +4,12 @@
 #ifndef USERD_TESTS_BENCH_LOAD_REPORT_H
 #define USERD_TESTS_BENCH_LOAD_REPORT_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define LOAD_STATUSES 17
 #define LOAD_BUCKETS  (60 * 32)
+#define LOAD_LOSSES   4096 /* connections with failed calls that are told one by one */
 
 enum load_method {
     LOAD_GET_USER,
@@ -29,6 +31,12 @@ struct load_counts {
     uint64_t buckets[LOAD_BUCKETS];
 };
 
+/* What a connection cost. */
+struct load_loss {
+    uint16_t port;  /* our end of it */
+    uint64_t calls; /* on it that had no answer, or another status than OK */
+};
+
 struct load_report {
     struct load_counts all;
     struct load_counts by_method[LOAD_METHODS];
@@ -42,6 +50,9 @@ struct load_report {
     uint64_t ok_in_time;
     uint64_t names_in_time;
     double seconds;
+    struct load_loss losses[LOAD_LOSSES]; /* in the order in which the connections ended */
+    size_t loss_count;
+    uint64_t losses_left_out; /* calls of those for which there was no room */
 };
 
 const char *load_report_method_name(enum load_method method);
@@ -49,6 +60,8 @@ const char *load_report_method_name(enum load_method method);
 void load_report_add_latency(struct load_counts *counts, uint64_t latency_us);
 /* The least latency that `fraction` of the OK answers do not exceed, in microseconds. */
 uint64_t load_report_percentile(const struct load_counts *counts, double fraction);
+/* A connection has ended on which calls failed. */
+void load_report_add_loss(struct load_report *report, uint16_t port, uint64_t calls);
 /* The time is over: what was counted until now is the throughput. */
 void load_report_end_time(struct load_report *report, double seconds);
 
