@@ -9,6 +9,7 @@ from figures import Figure, slope_per_minute
 IDLE_MIB = 25
 KIB_PER_CONNECTION = 40
 GROWTH_MIB_PER_MINUTE = 1.0  # less than this is the allocator's breathing
+PROBES = 20
 STORM_MIB = 128
 SETTLE_S = 1.0
 
@@ -95,8 +96,8 @@ def storm(ground):
         peak = max(kib for _, kib in watch.samples) / 1024
         result.append(Figure(f"memory under a storm of {name}, peak", f"at most {STORM_MIB} MiB", f"{peak:.0f} MiB", peak / STORM_MIB,
                              1.0, True))
-    probe = ground.load(server, 2, connections=1, streams=1, seconds=0.5)
-    if not probe["ok_rate"]:
+    # On a busy machine what is left of the storm takes a moment.
+    if not any(ground.load(server, 2, connections=1, streams=1, seconds=0.5)["ok_rate"] for _ in range(PROBES)):
         ground.problem("storm: the worker does not answer after it")
     return result, {}
 
