@@ -226,6 +226,11 @@ int process_link_open(struct process_link *link, const char *role,
     return 0;
 }
 
+int process_link_send(struct process_link *link, const Userd__Ipc__Frame *frame)
+{
+    return ipc_channel_send(link->control, frame, -1);
+}
+
 int process_link_ready(struct process_link *link)
 {
     Userd__Ipc__Ready ready = USERD__IPC__READY__INIT;
@@ -233,7 +238,7 @@ int process_link_ready(struct process_link *link)
     frame.body_case = USERD__IPC__FRAME__BODY_READY;
     frame.ready = &ready;
     atomic_store_explicit(&link->slot->state, PROCESS_READY, memory_order_relaxed);
-    return ipc_channel_send(link->control, &frame, -1);
+    return process_link_send(link, &frame);
 }
 
 int process_link_run(struct process_link *link)

@@ -57,6 +57,8 @@ struct process_link {
  * use for them. */
 MUST_CHECK int process_link_open(struct process_link *link, const char *role,
     const struct process_link_handlers *handlers, void *userdata);
+/* To the master. As ipc_channel_send(). */
+MUST_CHECK int process_link_send(struct process_link *link, const Userd__Ipc__Frame *frame);
 MUST_CHECK int process_link_ready(struct process_link *link);
 /* Runs the loop; returns the exit status for main(). */
 int process_link_run(struct process_link *link);

@@ -183,6 +183,7 @@ static void cleanup_kafka_option(struct settings_kafka_option *option)
 {
     wipe_text(&option->value);
     free(option->property);
+    free(option->file);
 }
 
 void settings_cleanup(struct settings *settings)
@@ -228,7 +229,7 @@ int settings_listener_add_service(struct settings_listener *listener, const char
 }
 
 int settings_add_kafka_option(struct settings *settings, const char *property, const char *value,
-    bool is_secret, unsigned int line)
+    bool is_secret, const char *file, unsigned int line)
 {
     if (settings->kafka_option_count >= SETTINGS_MAX_KAFKA_OPTIONS)
         return -ENOSPC;
@@ -236,9 +237,10 @@ int settings_add_kafka_option(struct settings *settings, const char *property, c
         .property = strdup(property),
         .value = strdup(value),
         .is_secret = is_secret,
+        .file = file == NULL ? NULL : strdup(file),
         .line = line,
     };
-    if (option.property == NULL || option.value == NULL) {
+    if (option.property == NULL || option.value == NULL || (file != NULL && option.file == NULL)) {
         cleanup_kafka_option(&option);
         return -ENOMEM;
     }

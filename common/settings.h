@@ -36,6 +36,7 @@ struct settings_kafka_option {
     char *property; /* owned: "security.protocol" */
     char *value;    /* owned; wiped */
     bool is_secret; /* never shown */
+    char *file;     /* owned: where it stands; NULL in a child */
     unsigned int line;
 };
 
@@ -145,9 +146,9 @@ MUST_CHECK int settings_add_listener(struct settings *settings, const char *name
 MUST_CHECK int settings_listener_add_service(
     struct settings_listener *listener, const char *service);
 
-/* Appends copies. -ENOSPC above SETTINGS_MAX_KAFKA_OPTIONS, -ENOMEM. */
+/* Appends copies; `file` may be NULL. -ENOSPC above SETTINGS_MAX_KAFKA_OPTIONS, -ENOMEM. */
 MUST_CHECK int settings_add_kafka_option(struct settings *settings, const char *property,
-    const char *value, bool is_secret, unsigned int line);
+    const char *value, bool is_secret, const char *file, unsigned int line);
 
 /* `workers`, with 0 replaced by the number of cores that this process may run on. */
 unsigned int settings_worker_count(const struct settings *settings);

@@ -6,6 +6,19 @@
 
 #define COMPLAINT_SIZE 512
 
+static void append(struct settings_complaints *complaints, const char *place, const char *what)
+{
+    char *longer = NULL;
+    int length = complaints->text == NULL
+                     ? asprintf(&longer, "%s%s", place, what)
+                     : asprintf(&longer, "%s\n%s%s", complaints->text, place, what);
+    complaints->count++; /* counted even without memory for its text: a bad file must never pass */
+    if (length < 0)
+        return;
+    free(complaints->text);
+    complaints->text = longer;
+}
+
 void settings_complaints_add(struct settings_complaints *complaints, const char *file,
     unsigned int line, const char *format, ...)
 {
@@ -20,15 +33,16 @@ void settings_complaints_add(struct settings_complaints *complaints, const char 
     else if (file != NULL)
         (void)snprintf(place, sizeof(place), "%s: ", file);
 
-    char *longer = NULL;
-    int length = complaints->text == NULL
-                     ? asprintf(&longer, "%s%s", place, what)
-                     : asprintf(&longer, "%s\n%s%s", complaints->text, place, what);
-    complaints->count++; /* counted even without memory for its text: a bad file must never pass */
-    if (length < 0)
+    append(complaints, place, what);
+}
+
+void settings_complaints_append(
+    struct settings_complaints *complaints, const struct settings_complaints *more)
+{
+    if (more->count == 0)
         return;
-    free(complaints->text);
-    complaints->text = longer;
+    append(complaints, "", more->text != NULL ? more->text : "out of memory");
+    complaints->count += more->count - 1;
 }
 
 void settings_complaints_cleanup(struct settings_complaints *complaints)

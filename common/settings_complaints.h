@@ -16,6 +16,9 @@ struct settings_complaints {
  * known. */
 void settings_complaints_add(struct settings_complaints *complaints, const char *file,
     unsigned int line, const char *format, ...) PRINTF_LIKE(4, 5);
+/* Adds copies of all of another's. */
+void settings_complaints_append(
+    struct settings_complaints *complaints, const struct settings_complaints *more);
 void settings_complaints_cleanup(struct settings_complaints *complaints);
 
 #endif

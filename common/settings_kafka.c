@@ -8,7 +8,6 @@
 
 #include "common/secret_file.h"
 
-#define NAME_SIZE   128
 #define FILE_SUFFIX "_file"
 #define TEST_PREFIX "test."
 #define PEM_BEGIN   "-----BEGIN"
@@ -73,6 +72,15 @@ const char *settings_kafka_refusal(const char *property)
     return NULL;
 }
 
+void settings_kafka_name(const char *property, char *target, size_t size)
+{
+    (void)snprintf(target, size, "%s", property);
+    for (char *letter = target; *letter != '\0'; letter++) {
+        if (*letter == '.')
+            *letter = '_';
+    }
+}
+
 bool settings_kafka_is_secret(const char *property)
 {
     static const char *const marks[] = {"password", "secret", "key.pem", "oauthbearer.config"};
@@ -135,7 +143,7 @@ static void add_option(
             property, settings->kafka_options[i].line);
         return;
     }
-    int result = settings_add_kafka_option(settings, property, value, is_secret,
+    int result = settings_add_kafka_option(settings, property, value, is_secret, reader->file,
         (unsigned int)config_setting_source_line(reader->setting));
     if (result < 0)
         COMPLAIN(reader, SETTINGS_KAFKA_OPTIONS ".%s: %s, expected at most %d", name,
@@ -162,7 +170,7 @@ static void read_secret(const struct option_reader *reader, const char *property
             name);
         return;
     }
-    char credential[NAME_SIZE + 8];
+    char credential[SETTINGS_KAFKA_NAME_SIZE + 8];
     name_credential(property, credential, sizeof(credential));
     char *secret CLEANUP(secret_file_wipe) = NULL;
     char *place = NULL;
@@ -184,7 +192,7 @@ static void read_secret(const struct option_reader *reader, const char *property
 static void read_option(const struct option_reader *reader)
 {
     const char *name = config_setting_name(reader->setting);
-    char property[NAME_SIZE];
+    char property[SETTINGS_KAFKA_NAME_SIZE];
     size_t length = strlen(name);
     size_t suffix = strlen(FILE_SUFFIX);
     if (length >= sizeof(property)) {
@@ -225,6 +233,8 @@ void settings_kafka_read(struct settings *settings, const struct config_setting_
     }
     for (int i = 0; i < config_setting_length(group); i++) {
         reader.setting = config_setting_get_elem(group, (unsigned int)i);
+        const char *included = config_setting_source_file(reader.setting);
+        reader.file = included == NULL ? file : included;
         read_option(&reader);
     }
 }

@@ -185,7 +185,7 @@ int settings_transfer_unpack(const Userd__Ipc__Start *start, struct settings *re
     for (size_t i = 0; result == 0 && i < start->n_kafka_options; i++) {
         const Userd__Ipc__KafkaOption *from = start->kafka_options[i];
         result = settings_add_kafka_option(
-            &settings, from->property, from->value, from->is_secret, from->line);
+            &settings, from->property, from->value, from->is_secret, NULL, from->line);
     }
     if (result < 0)
         return result;

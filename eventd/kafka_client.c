@@ -133,14 +133,13 @@ static int make_client(
     return 0;
 }
 
-int kafka_client_new_producer(
-    const struct settings *settings, bool sends_singly, rd_kafka_t **ret_client)
+static int configure_producer(
+    const struct settings *settings, bool sends_singly, rd_kafka_conf_t *configuration)
 {
     static const struct property singly[] = {
         {"batch.num.messages", "1"},
         {"statistics.interval.ms", "0"},
     };
-    rd_kafka_conf_t *configuration = rd_kafka_conf_new();
     int result = set_shared(configuration, settings);
     if (result == 0)
         result = set_table(configuration, producer_properties, ARRAY_LENGTH(producer_properties));
@@ -151,6 +150,14 @@ int kafka_client_new_producer(
         result = kafka_options_apply(settings, RD_KAFKA_PRODUCER, configuration);
     if (result == 0 && sends_singly)
         result = set_table(configuration, singly, ARRAY_LENGTH(singly));
+    return result;
+}
+
+int kafka_client_new_producer(
+    const struct settings *settings, bool sends_singly, rd_kafka_t **ret_client)
+{
+    rd_kafka_conf_t *configuration = rd_kafka_conf_new();
+    int result = configure_producer(settings, sends_singly, configuration);
     if (result < 0) {
         rd_kafka_conf_destroy(configuration);
         return result;
@@ -160,9 +167,8 @@ int kafka_client_new_producer(
     return make_client(RD_KAFKA_PRODUCER, configuration, ret_client);
 }
 
-int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_client)
+static int configure_consumer(const struct settings *settings, rd_kafka_conf_t *configuration)
 {
-    rd_kafka_conf_t *configuration = rd_kafka_conf_new();
     int result = set_shared(configuration, settings);
     if (result == 0)
         result = set_table(configuration, consumer_properties, ARRAY_LENGTH(consumer_properties));
@@ -186,6 +192,13 @@ int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_
                 : POLL_INTERVAL_MS);
     if (result == 0)
         result = kafka_options_apply(settings, RD_KAFKA_CONSUMER, configuration);
+    return result;
+}
+
+int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_client)
+{
+    rd_kafka_conf_t *configuration = rd_kafka_conf_new();
+    int result = configure_consumer(settings, configuration);
     if (result < 0) {
         rd_kafka_conf_destroy(configuration);
         return result;
@@ -205,6 +218,29 @@ int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_
     }
     *ret_client = client;
     return 0;
+}
+
+static int try_client(const struct settings *settings, rd_kafka_type_t type,
+    char ret_reason[KAFKA_CLIENT_REASON_SIZE])
+{
+    rd_kafka_conf_t *configuration = rd_kafka_conf_new();
+    int result = type == RD_KAFKA_PRODUCER ? configure_producer(settings, false, configuration)
+                                           : configure_consumer(settings, configuration);
+    (void)snprintf(ret_reason, KAFKA_CLIENT_REASON_SIZE, "is refused by librdkafka");
+    rd_kafka_t *client =
+        result == 0 ? rd_kafka_new(type, configuration, ret_reason, KAFKA_CLIENT_REASON_SIZE)
+                    : NULL;
+    if (client == NULL) {
+        rd_kafka_conf_destroy(configuration);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+int kafka_client_try(const struct settings *settings, char ret_reason[KAFKA_CLIENT_REASON_SIZE])
+{
+    int result = try_client(settings, RD_KAFKA_PRODUCER, ret_reason);
+    return result < 0 ? result : try_client(settings, RD_KAFKA_CONSUMER, ret_reason);
 }
 
 /* Whether a lost connection matters is for whoever waits to say. */

@@ -13,6 +13,8 @@
 #include "common/attributes.h"
 #include "common/settings.h"
 
+#define KAFKA_CLIENT_REASON_SIZE 256
+
 /* Delivery reports, errors and logs come as events on the client's main queue. One that sends
  * singly makes batches of one message, and no statistics.
  * -EINVAL, logged, when librdkafka refuses the configuration. */
@@ -25,6 +27,13 @@ MUST_CHECK int kafka_client_new_consumer(const struct settings *settings, rd_kaf
  * positions of `group`; the end of a partition is a message. */
 MUST_CHECK int kafka_client_new_reader(
     const struct settings *settings, const char *group, rd_kafka_t **ret_client);
+
+/* Whether librdkafka makes both clients of these settings: it reads certificates and keys for that,
+ * and finds what does not go together. -EINVAL: no, with its reason. With kafka.bootstrap_servers
+ * empty nobody is connected to. For a
+ * process that ends behind it: the clients are left, since closing them takes seconds. */
+MUST_CHECK int kafka_client_try(
+    const struct settings *settings, char ret_reason[KAFKA_CLIENT_REASON_SIZE]);
 
 /* Writes an RD_KAFKA_EVENT_LOG into our log, at most a few lines a second. */
 void kafka_client_log(rd_kafka_event_t *event);

@@ -11,8 +11,15 @@
 #include "common/attributes.h"
 #include "common/settings.h"
 
-/* Sets what is for a client of this type. -EINVAL, logged with the option's name and line, for what
- * librdkafka does not know or does not take. */
+/* One is refused, counted as in `settings`: what is wrong, and what was expected where librdkafka
+ * says it. */
+typedef void kafka_options_refused(size_t option, const char *reason, void *userdata);
+
+/* Sets what is for a client of this type. -EINVAL: some were refused, and each was said. -ENOMEM.
+ */
+MUST_CHECK int kafka_options_set(const struct settings *settings, rd_kafka_type_t type,
+    rd_kafka_conf_t *configuration, kafka_options_refused *on_refused, void *userdata);
+/* The same; what is refused is logged with the option's name and line. */
 MUST_CHECK int kafka_options_apply(
     const struct settings *settings, rd_kafka_type_t type, rd_kafka_conf_t *configuration);
 

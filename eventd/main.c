@@ -18,6 +18,7 @@
 #include "common/monotonic_clock.h"
 #include "common/process_link.h"
 #include "common/process_protocol.h"
+#include "eventd/configuration_check.h"
 #include "eventd/consumer_group.h"
 #include "eventd/dead_letter_command.h"
 #include "eventd/deliver_flow.h"
@@ -277,11 +278,22 @@ static int run_dead_letters(int word_count, char **words)
     return dead_letter_command(&link, word_count, words);
 }
 
+static int run_check(void)
+{
+    static const struct process_link_handlers handlers = {0};
+    static struct process_link link;
+    if (process_link_open(&link, PROCESS_ROLE_CHECK, &handlers, NULL) < 0)
+        return EXIT_FAILURE;
+    return configuration_check(&link);
+}
+
 int main(int argc, char **argv)
 {
     /* As below: no client is closed. */
     if (argc > 1 && strcmp(argv[1], PROCESS_ROLE_DEAD_LETTERS) == 0)
         _exit(run_dead_letters(argc - 2, argv + 2));
+    if (argc == 2 && strcmp(argv[1], PROCESS_ROLE_CHECK) == 0)
+        _exit(run_check());
     static struct eventd eventd;
     if (argc != 2 || strcmp(argv[1], PROCESS_ROLE_EVENTD) != 0)
         log_error("userd-eventd is started by userd");

@@ -7,6 +7,7 @@
 
 #include "common/database_url.h"
 #include "common/settings.h"
+#include "common/settings_kafka.h"
 #include "master/command_options.h"
 
 #define DATABASE_URL_SETTING "database.url"
@@ -92,10 +93,9 @@ static void print_kafka_options(const struct settings *settings)
     (void)printf("  options = {%s", settings->kafka_option_count > 0 ? "\n" : " ");
     for (size_t i = 0; i < settings->kafka_option_count; i++) {
         const struct settings_kafka_option *option = &settings->kafka_options[i];
-        (void)printf("    ");
-        for (const char *letter = option->property; *letter != '\0'; letter++)
-            (void)putchar(*letter == '.' ? '_' : *letter);
-        (void)printf(" = ");
+        char name[SETTINGS_KAFKA_NAME_SIZE];
+        settings_kafka_name(option->property, name, sizeof(name));
+        (void)printf("    %s = ", name);
         print_string(option->is_secret ? REDACTED : option->value);
         (void)printf(";\n");
     }
@@ -165,7 +165,11 @@ int command_check(int argc, char **argv)
     status = command_options_read_settings(options.file, &settings);
     if (status != EX_OK)
         return status;
-    print_settings(&settings);
+    status = command_options_check_kafka(options.file, &settings);
+    if (status == EX_OK)
+        print_settings(&settings);
     settings_cleanup(&settings);
+    if (status != EX_OK)
+        return status;
     return fflush(stdout) == 0 && !ferror(stdout) ? EX_OK : EX_IOERR;
 }

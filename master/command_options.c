@@ -5,7 +5,9 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "common/settings_complaints.h"
 #include "common/settings_file.h"
+#include "master/kafka_check.h"
 #include "master/listener_address.h"
 
 #define REASON_SIZE 128
@@ -110,4 +112,15 @@ int command_options_read_settings(const char *file, struct settings *ret_setting
     }
     *ret_settings = settings;
     return EX_OK;
+}
+
+int command_options_check_kafka(const char *file, const struct settings *settings)
+{
+    struct settings_complaints complaints = {0};
+    int result = kafka_check_run(file, settings, &complaints);
+    if (result < 0)
+        (void)fprintf(
+            stderr, "%s\n", complaints.text != NULL ? complaints.text : strerror(-result));
+    settings_complaints_cleanup(&complaints);
+    return result < 0 ? EX_CONFIG : EX_OK;
 }

@@ -29,5 +29,7 @@ MUST_CHECK int command_options_refuse(const char *usage, const char *reason);
 /* EX_OK, or EX_CONFIG with every complaint on standard error as "file:line: what, expected". The
  * caller cleans up. */
 MUST_CHECK int command_options_read_settings(const char *file, struct settings *ret_settings);
+/* The same about what only eventd can say of them. */
+MUST_CHECK int command_options_check_kafka(const char *file, const struct settings *settings);
 
 #endif

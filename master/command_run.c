@@ -49,6 +49,11 @@ int command_run(int argc, char **argv)
         return status;
     log_init("master");
     log_configure((enum log_level)settings.log.level, (enum log_format)settings.log.format);
+    status = command_options_check_kafka(options.file, &settings);
+    if (status != EX_OK) {
+        settings_cleanup(&settings);
+        return status;
+    }
     raise_descriptor_limit(&settings);
     const struct supervisor_plan plan = {
         .file = options.file, .settings = &settings, .migrates_first = options.has_migrate};

@@ -21,8 +21,9 @@
 #include "master/lifecycle.h"
 #include "master/listener_set.h"
 
-/* A reload is decided by then: every new child has a deadline of its own, and its probation. */
-#define STAFFING_RELOAD_TIMEOUT_MS 80000
+/* A reload is decided by then: eventd's word on it, every new child and its probation have
+ * deadlines of their own. */
+#define STAFFING_RELOAD_TIMEOUT_MS 90000
 
 struct staffing;
 

@@ -44,6 +44,7 @@ static void on_reloaded(const char *failure, void *userdata)
         log_configure((enum log_level)settings->log.level, (enum log_format)settings->log.format);
         write_listeners(supervisor);
     }
+    supervisor->is_upgrading = false;
     report_serving(supervisor);
     const char *warning = supervisor->reload_warnings.text;
     admin_socket_conclude(
@@ -212,6 +213,7 @@ static struct supervisor empty_supervisor(const char *file)
 
 static void cleanup(struct supervisor *supervisor)
 {
+    supervisor_reload_forget(supervisor);
     supervisor->staffing = staffing_free(supervisor->staffing);
     supervisor->notice = service_notice_free(supervisor->notice);
     listener_set_close(&supervisor->listeners);

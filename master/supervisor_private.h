@@ -1,10 +1,11 @@
-/* What supervisor.c and supervisor_requests.c share; no one else includes it. */
+/* What supervisor.c and supervisor_*.c share; no one else includes it. */
 #ifndef USERD_MASTER_SUPERVISOR_PRIVATE_H
 #define USERD_MASTER_SUPERVISOR_PRIVATE_H
 
 #include <systemd/sd-event.h>
 
 #include "master/admin_socket.h"
+#include "master/kafka_check.h"
 #include "master/listener_set.h"
 #include "master/run_directory.h"
 #include "master/service_notice.h"
@@ -28,6 +29,9 @@ struct supervisor {
     sd_event_source *upgrade;                   /* owned; off unless one is asked for */
     uint64_t started_at_us;                     /* CLOCK_REALTIME */
     struct settings_complaints reload_warnings; /* owned: of the reload that is under way */
+    struct settings next_settings;              /* owned: while eventd is asked about them */
+    struct kafka_check *kafka_check;            /* owned: likewise */
+    bool is_upgrading; /* the reload that is under way makes an upgrade whole */
 };
 
 /* ---- supervisor_requests.c: what signals and commands ask for ---- */
@@ -40,6 +44,16 @@ MUST_CHECK int supervisor_requests_take_signals(struct supervisor *supervisor);
 
 /* The new program is in place: the reload that makes the upgrade whole. */
 void supervisor_requests_finish_upgrade(struct supervisor *supervisor);
+
+/* ---- supervisor_reload.c ---- */
+
+/* NULL: it is under way or decided already, and who waits at the admin socket gets the answer.
+ * Otherwise why there is none now: logged, and for the caller to say. */
+const char *supervisor_reload(struct supervisor *supervisor);
+/* Ends a reload that staffing has not taken over yet; its answers are the caller's. */
+void supervisor_reload_forget(struct supervisor *supervisor);
+/* `text` (or NULL) as one log line for each of its own. */
+void supervisor_reload_log(enum log_level level, const char *text);
 
 /* ---- supervisor_upgrade.c ---- */
 

@@ -10,7 +10,6 @@
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/settings_complaints.h"
-#include "master/reload_check.h"
 #include "master/supervisor_private.h"
 
 #define STOP_MARGIN_MS 5000 /* over the drain: killing, reaping, closing */
@@ -24,6 +23,7 @@ static void announce_stop(struct supervisor *supervisor)
 {
     static const Userd__Ipc__AdminRequest__Kind overtaken[] = {
         USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE};
+    supervisor_reload_forget(supervisor);
     service_notice_stopping(supervisor->notice);
     for (size_t i = 0; i < ARRAY_LENGTH(overtaken); i++)
         admin_socket_conclude(supervisor->admin, overtaken[i], "userd is stopping", NULL);
@@ -51,77 +51,13 @@ static int on_stop_signal(
 
 /* ---- reload ---- */
 
-static void log_lines(enum log_level level, const char *text)
-{
-    for (const char *line = text; line != NULL && *line != '\0';) {
-        int length = (int)strcspn(line, "\n");
-        log_write(level, "%.*s", length, line);
-        line += length + (line[length] == '\n' ? 1 : 0);
-    }
-}
-
-static void replace_generation(
-    struct supervisor *supervisor, struct settings *next, struct settings_complaints *complaints)
-{
-    struct listener_change listeners = {0};
-    int result = listener_set_prepare(
-        &supervisor->listeners, next, supervisor->file, complaints, &listeners);
-    if (result == 0)
-        result = staffing_reload(supervisor->staffing, next, &listeners);
-    listener_set_abandon(&listeners);
-    if (result == -ENOSPC)
-        settings_complaints_add(complaints, supervisor->file, 0,
-            "the new workers find no room beside the old ones, expected at most %d in all while a "
-            "reload is under way",
-            SETTINGS_MAX_WORKERS);
-    else if (result < 0 && complaints->count == 0)
-        settings_complaints_add(complaints, NULL, 0, "%s", strerror(-result));
-}
-
-static void begin_reload(struct supervisor *supervisor, struct settings_complaints *complaints)
-{
-    struct settings next CLEANUP(settings_cleanup) = {0};
-    struct settings_complaints warnings = {0};
-    int result = reload_check_file(
-        supervisor->file, staffing_settings(supervisor->staffing), &next, complaints, &warnings);
-    log_lines(LOG_LEVEL_WARN, warnings.text);
-    settings_complaints_cleanup(&supervisor->reload_warnings);
-    supervisor->reload_warnings = warnings;
-    if (result == 0)
-        replace_generation(supervisor, &next, complaints);
-}
-
-/* True: on_reloaded() follows, or was called already. Otherwise what was wrong is logged and in
- * *complaints, and nothing has changed. */
-static bool reload(struct supervisor *supervisor, struct settings_complaints *complaints)
-{
-    struct staffing *staffing = supervisor->staffing;
-    const char *refusal = lifecycle_refusal(staffing_state(staffing));
-    if (staffing_ask(staffing, LIFECYCLE_RELOAD_ASKED) != LIFECYCLE_BEGIN_RELOAD) {
-        settings_complaints_add(complaints, NULL, 0, "%s", refusal);
-        log_error("reload refused reason=\"%s\"", refusal);
-        return false;
-    }
-    service_notice_reloading(supervisor->notice);
-    begin_reload(supervisor, complaints);
-    if (complaints->count == 0)
-        return true;
-    (void)staffing_ask(staffing, LIFECYCLE_RELOAD_REFUSED);
-    log_lines(LOG_LEVEL_ERROR, complaints->text != NULL ? complaints->text : "out of memory");
-    log_error("reload refused, the old configuration stays in force");
-    service_notice_ready(supervisor->notice);
-    return false;
-}
-
 static int on_reload_signal(
     sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
 {
     (void)source;
     struct supervisor *supervisor = userdata;
     log_info("reloading file=%s sender_pid=%u", supervisor->file, info->ssi_pid);
-    struct settings_complaints complaints = {0};
-    (void)reload(supervisor, &complaints);
-    settings_complaints_cleanup(&complaints);
+    (void)supervisor_reload(supervisor);
     return 0;
 }
 
@@ -131,7 +67,7 @@ static void conclude_upgrade(
     struct supervisor *supervisor, const struct settings_complaints *complaints)
 {
     const char *text = complaints->text != NULL ? complaints->text : "out of memory";
-    log_lines(LOG_LEVEL_ERROR, text);
+    supervisor_reload_log(LOG_LEVEL_ERROR, text);
     admin_socket_conclude(supervisor->admin, USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE, text, NULL);
 }
 
@@ -168,15 +104,9 @@ static int on_upgrade_signal(
 
 void supervisor_requests_finish_upgrade(struct supervisor *supervisor)
 {
-    struct settings_complaints complaints = {0};
     log_info("upgraded file=%s", supervisor->file);
-    if (!reload(supervisor, &complaints)) {
-        settings_complaints_add(&complaints, NULL, 0,
-            "the master runs the new program, its workers the old one: mend this, then userd "
-            "reload");
-        conclude_upgrade(supervisor, &complaints);
-    }
-    settings_complaints_cleanup(&complaints);
+    supervisor->is_upgrading = true;
+    (void)supervisor_reload(supervisor); /* RUNNING: it is not turned down */
 }
 
 /* ---- run_dir/admin.sock ---- */
@@ -209,13 +139,11 @@ static void on_admin_status(struct admin_socket_client *client, void *userdata)
     admin_socket_answer(client, &result, fd);
 }
 
-static void refuse_admin(
-    struct admin_socket_client *client, const struct settings_complaints *complaints)
+static void refuse_admin(struct admin_socket_client *client, const char *reason)
 {
     Userd__Ipc__AdminResult result;
     userd__ipc__admin_result__init(&result);
-    result.reason =
-        borrow_const(complaints->text != NULL ? complaints->text : "the service is out of memory");
+    result.reason = borrow_const(reason);
     admin_socket_answer(client, &result, -1);
 }
 
@@ -224,10 +152,9 @@ static void on_admin_reload(struct admin_socket_client *client, void *userdata)
     struct supervisor *supervisor = userdata;
     log_info("reloading file=%s", supervisor->file);
     admin_socket_wait(client, STAFFING_RELOAD_TIMEOUT_MS);
-    struct settings_complaints complaints = {0};
-    if (!reload(supervisor, &complaints))
-        refuse_admin(client, &complaints);
-    settings_complaints_cleanup(&complaints);
+    const char *refusal = supervisor_reload(supervisor);
+    if (refusal != NULL)
+        refuse_admin(client, refusal);
 }
 
 static void on_admin_upgrade(struct admin_socket_client *client, void *userdata)

@@ -155,8 +155,8 @@ Test(check, says_the_properties_of_kafka_back_but_no_secret)
 {
     char text[512];
     (void)snprintf(text, sizeof(text),
-        "%skafka = { options = { security_protocol = \"SASL_SSL\"; sasl_password = \"hidden\"; }; "
-        "};\n",
+        "%skafka = { options = { security_protocol = \"SASL_SSL\"; sasl_password = \"hidden\"; "
+        "sasl_mechanism = \"PLAIN\"; sasl_username = \"userd\"; }; };\n",
         listeners);
     test_file_write(config_path, text);
     char *output = NULL;
@@ -165,5 +165,42 @@ Test(check, says_the_properties_of_kafka_back_but_no_secret)
     cr_assert(strstr(output, "security_protocol = \"SASL_SSL\";") != NULL, "%s", output);
     cr_assert(strstr(output, "sasl_password = \"***\";") != NULL, "%s", output);
     cr_assert(strstr(output, "hidden") == NULL, "the password is shown: %s", output);
+    free(output);
+}
+
+Test(check, names_the_line_and_the_nearest_name_of_an_unknown_property_of_kafka)
+{
+    then_is_refused("kafka = {\n  options = {\n    securty_protocol = \"SSL\";\n  };\n};\n",
+        "userd.conf:3: kafka.options.securty_protocol: librdkafka ");
+    then_is_refused("kafka = { options = { securty_protocol = \"SSL\"; }; };\n",
+        "has no such property, did you mean security_protocol?");
+}
+
+Test(check, names_the_line_of_a_value_that_librdkafka_does_not_take_and_what_it_would)
+{
+    static const char text[] = "kafka = {\n  options = {\n    socket_timeout_ms = 1;\n"
+                               "    compression_codec = \"zip\";\n  };\n};\n";
+    then_is_refused(text, "userd.conf:3: kafka.options.socket_timeout_ms: ");
+    then_is_refused(text, "userd.conf:4: kafka.options.compression_codec: ");
+    then_is_refused(text, "expected none, gzip, snappy, lz4, zstd");
+}
+
+Test(check, names_the_line_of_a_file_that_librdkafka_does_not_find)
+{
+    then_is_refused("kafka = { options = {\n  security_protocol = \"SSL\";\n"
+                    "  ssl_ca_location = \"/nowhere/ca.pem\";\n}; };\n",
+        "userd.conf:3: kafka.options.ssl_ca_location: cannot read /nowhere/ca.pem: No such file");
+    then_is_refused("kafka = { options = {\n  sasl_password_file = \"/nowhere/password\";\n}; };\n",
+        "userd.conf:2: kafka.options.sasl_password_file: cannot read /nowhere/password");
+}
+
+Test(check, shows_no_secret_that_librdkafka_does_not_take)
+{
+    static const char text[] = "kafka = { options = {\n  security_protocol = \"SSL\";\n"
+                               "  ssl_key_pem = \"hidden\";\n}; };\n";
+    then_is_refused(text, "userd.conf:3: kafka.options.ssl_key_pem: ");
+    char *output = NULL;
+    (void)tell("check", NULL, &output);
+    cr_assert(strstr(output, "hidden") == NULL, "the key is shown: %s", output);
     free(output);
 }

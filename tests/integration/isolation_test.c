@@ -139,8 +139,8 @@ Test(isolation, a_property_that_librdkafka_does_not_know_ends_the_start_with_its
     test_process_start(&userd.master, argv, NULL, userd.log_path);
     int status = test_process_wait(&userd.master, TEST_TIMEOUT_MS);
     cr_assert(status > 0, "userd ended with %d", status);
-    then_log_says(&userd, "configuration refused setting=kafka.options.securty_protocol");
-    then_log_says(&userd, "nearest=security_protocol");
+    then_log_says(&userd, "kafka.options.securty_protocol: librdkafka ");
+    then_log_says(&userd, "did you mean security_protocol?");
 }
 
 Test(isolation, a_childs_environment_holds_neither_url_nor_servers)

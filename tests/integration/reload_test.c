@@ -4,11 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/harness/test_userd.h"
 
-#define SERVICES "services = [ \"user.User\" ]; }"
+#define CALLS_MEANWHILE 5
+#define SERVICES        "services = [ \"user.User\" ]; }"
 
 static struct test_userd userd;
 
@@ -157,6 +159,62 @@ Test(reload, replaces_eventd_only_when_its_part_changes)
     then_reload_works();
     cr_assert(TEST_WAIT_FOR(
         only_child("userd-eventd") != eventd && only_child("userd-eventd") > 0, TEST_TIMEOUT_MS));
+}
+
+/* A file at the place of a program, as a package puts it there. */
+static void when_eventd_becomes(const char *text)
+{
+    char path[192];
+    char target[192];
+    (void)snprintf(path, sizeof(path), "%s/bin/userd-eventd.new", userd.directory);
+    (void)snprintf(target, sizeof(target), "%s/bin/userd-eventd", userd.directory);
+    test_file_write(path, text);
+    cr_assert_eq(chmod(path, 0755), 0);
+    cr_assert_eq(rename(path, target), 0);
+}
+
+Test(reload, refuses_a_property_that_eventd_would_not_start_with_by_line)
+{
+    given_service(true);
+    pid_t eventd = only_child("userd-eventd");
+    when_config_changes(
+        &userd, "kafka = {", "kafka = {\noptions = {\nsecurty_protocol = \"SSL\"; };");
+    then_reload_is_refused("kafka.options.securty_protocol: librdkafka ");
+    then_reload_is_refused("did you mean security_protocol?");
+    cr_assert_eq(kill(userd.master.pid, SIGHUP), 0);
+    then_log_says(&userd, "userd.conf sender_pid=");
+    /* the one that is asked is there for a moment */
+    cr_assert(TEST_WAIT_FOR(only_child("userd-eventd") == eventd, TEST_TIMEOUT_MS),
+        "eventd was replaced");
+
+    when_config_changes(&userd, "securty_protocol = \"SSL\"", "socket_timeout_ms = 20000");
+    then_reload_works();
+    cr_assert(TEST_WAIT_FOR(
+        only_child("userd-eventd") != eventd && only_child("userd-eventd") > 0, TEST_TIMEOUT_MS));
+}
+
+Test(reload, serves_on_while_an_eventd_that_hangs_is_asked)
+{
+    const struct test_userd_options options = {.has_broker = true, .has_own_programs = true};
+    given_userd(&userd, &options);
+    given_user(&userd, 17, "trinity");
+    when_eventd_becomes("#!/bin/sh\nexec sleep 600\n");
+    when_config_changes(&userd, "kafka = {", "kafka = { options = { socket_timeout_ms = 20000; };");
+    cr_assert_eq(kill(userd.master.pid, SIGHUP), 0);
+    then_log_says(&userd, "reloading file=");
+    /* a new connection each: the master's loop takes them */
+    for (int i = 0; i < CALLS_MEANWHILE; i++)
+        cr_assert_eq(status_at(userd.gateway_address), GRPC_STATUS_OK);
+    char *log = test_file_read(userd.log_path, NULL);
+    cr_assert(strstr(log, "reload refused") == NULL, "the calls came after the answer");
+    free(log);
+    char *output = NULL;
+    cr_assert_eq(when_reloaded(&output), 1, "%s", output);
+    cr_assert(strstr(output, "another reload is under way") != NULL, "%s", output);
+    free(output);
+    then_log_says(&userd, "has not said in time whether it takes them");
+    then_log_says(&userd, "reload refused, the old configuration stays in force");
+    then_name_is(&userd, 17, "trinity");
 }
 
 /* ---- probation ---- */

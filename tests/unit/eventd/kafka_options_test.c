@@ -22,7 +22,7 @@ TestSuite(kafka_options, .init = init, .fini = fini);
 
 static void given(const char *property, const char *value)
 {
-    cr_assert_eq(settings_add_kafka_option(&settings, property, value, false, 7), 0);
+    cr_assert_eq(settings_add_kafka_option(&settings, property, value, false, NULL, 7), 0);
 }
 
 /* What a configuration holds after the options were applied. */
