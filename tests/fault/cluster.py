@@ -116,8 +116,21 @@ class Cluster:
             found = max(found, (state["leaderEpoch"], state["leaderId"]))
         return found[1]
 
+    def servers(self):
+        """(host, port) of each node."""
+        return [(host, int(port)) for host, port in
+                (server.rsplit(":", 1) for server in self.value("bootstrap.servers").split(","))]
+
+    def is_listening(self):
+        """Every node. Raises where one is not."""
+        for server in self.servers():
+            socket.create_connection(server, ANSWER_TIMEOUT_S).close()
+        return True
+
     def wait_until_in_sync(self, topics):
-        """Every replica of every partition has all there is."""
+        """Every replica of every partition has all there is. That a node is gone the others only know after a time: it is asked
+        first whether it is back."""
+        self.wait(self.is_listening, "all nodes")
         self.wait(lambda: all(leader > 0 and len(in_sync) == len(replicas)
                               for leader, replicas, in_sync in self.describe(topics).values()), "all replicas in sync")
 
@@ -125,9 +138,8 @@ class Cluster:
 
     def ask(self, api_key, version, body):
         """One request with a flexible header; what follows the answer's header and throttle time."""
-        host, port = self.value("bootstrap.servers").split(",")[0].rsplit(":", 1)
         request = struct.pack(">hhih", api_key, version, 1, -1) + b"\0" + body
-        with socket.create_connection((host, int(port)), ANSWER_TIMEOUT_S) as connection:
+        with socket.create_connection(self.servers()[0], ANSWER_TIMEOUT_S) as connection:
             connection.sendall(struct.pack(">i", len(request)) + request)
             stream = connection.makefile("rb")
             length = struct.unpack(">i", stream.read(4))[0]
