@@ -92,7 +92,8 @@ static const struct setting_row table[] = {
     INTEGER("limits.connection_age_ms", limits.connection_age_ms, WORKER, 0, 0, 86400000),
     INTEGER("limits.handshake_timeout_ms", limits.handshake_timeout_ms, WORKER, 10000, 100, 600000),
 
-    INTEGER("shutdown.drain_timeout_ms", shutdown.drain_timeout_ms, MASTER, 30000, 0, 3600000),
+    INTEGER(
+        "shutdown.drain_timeout_ms", shutdown.drain_timeout_ms, MASTER | WORKER, 30000, 0, 3600000),
 
     INTEGER(
         "supervision.hang_timeout_ms", supervision.hang_timeout_ms, MASTER, 10000, 3000, 3600000),

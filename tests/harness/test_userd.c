@@ -23,8 +23,11 @@ static const char *or_empty(const char *text)
 static void write_config(const struct test_userd *userd, const struct test_userd_options *options)
 {
     char *text = NULL;
+    /* "off": a run of the same tests without it, see tests/CMakeLists.txt */
+    const char *core_bridge = getenv("USERD_TEST_CORE_BRIDGE");
     int length = asprintf(&text,
         "workers = %d;\n"
+        "core_bridge = \"%s\";\n"
         "run_dir = \"%s/run\";\n"
         "listeners = (\n"
         "  { name = \"gateway\"; address = \"127.0.0.1:0\"; services = [ \"user.User\" ]; },\n"
@@ -35,8 +38,8 @@ static void write_config(const struct test_userd *userd, const struct test_userd
         "kafka = { bootstrap_servers = \"%s\"; session_timeout_ms = 4000; %s };\n"
         "limits = { %s };\n"
         "log = { level = \"debug\"; };\n",
-        userd->workers, userd->directory, or_empty(options->top_settings), userd->database.url,
-        or_empty(options->database_settings),
+        userd->workers, core_bridge != NULL ? core_bridge : "auto", userd->directory,
+        or_empty(options->top_settings), userd->database.url, or_empty(options->database_settings),
         options->has_broker ? userd->broker.servers : CLOSED_SERVERS,
         or_empty(options->kafka_settings), or_empty(options->limit_settings));
     cr_assert(length > 0, "out of memory");

@@ -24,6 +24,10 @@
  * by default up to four megabytes, which take a tenth of a second. */
 #define READ_BYTES 65536
 
+/* Connections end this often within the time of a drain: with their jitter of a tenth, and calls
+ * that are under way, once at least. */
+#define DRAIN_AGES 2
+
 #define METADATA_BYTES   16384
 #define LINES_PER_SECOND 5
 
@@ -82,14 +86,21 @@ static grpc_arg quota_argument(grpc_resource_quota *quota)
     return argument;
 }
 
-/* Without a setting the filter that counts it is left out: it costs a tenth of a call's time. */
-static int connection_age_ms(const struct settings *settings)
+/* Without a setting the filter that counts it is left out: it costs a tenth of a call's time. Where
+ * a drain cannot ask clients to leave, their connections' age is what makes them leave within it.
+ */
+static int connection_age_ms(const struct settings *settings, bool has_goaway)
 {
-    return settings->limits.connection_age_ms > 0 ? settings->limits.connection_age_ms : INT_MAX;
+    int age_ms =
+        settings->limits.connection_age_ms > 0 ? settings->limits.connection_age_ms : INT_MAX;
+    int drain_age_ms = settings->shutdown.drain_timeout_ms / DRAIN_AGES;
+    if (has_goaway || age_ms <= drain_age_ms)
+        return age_ms;
+    return drain_age_ms > 0 ? drain_age_ms : 1;
 }
 
-grpc_server *rpc_core_new_server(
-    const struct settings *settings, grpc_resource_quota *quota, struct core_acceptor *acceptor)
+grpc_server *rpc_core_new_server(const struct settings *settings, grpc_resource_quota *quota,
+    struct core_acceptor *acceptor, bool has_goaway)
 {
     grpc_arg arguments[] = {
         core_bridge_acceptor_argument(acceptor),
@@ -103,7 +114,7 @@ grpc_server *rpc_core_new_server(
         integer_argument(GRPC_ARG_MAX_METADATA_SIZE, METADATA_BYTES),
         /* The C core adds a jitter of a tenth either way, and waits for calls that are under way.
          */
-        integer_argument(GRPC_ARG_MAX_CONNECTION_AGE_MS, connection_age_ms(settings)),
+        integer_argument(GRPC_ARG_MAX_CONNECTION_AGE_MS, connection_age_ms(settings, has_goaway)),
         integer_argument(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
         integer_argument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
         integer_argument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),

@@ -16,8 +16,9 @@ void rpc_core_cleanup(void);
 /* The bound on what the connections of all servers of a worker may buffer. Unref when the servers
  * are made. */
 grpc_resource_quota *rpc_core_new_quota(void);
-/* A server with our limits; the acceptor must stay where it is. */
-grpc_server *rpc_core_new_server(
-    const struct settings *settings, grpc_resource_quota *quota, struct core_acceptor *acceptor);
+/* A server with our limits; the acceptor must stay where it is. Without `has_goaway`, the means to
+ * ask clients to leave, their connections end by age, often enough for a drain. */
+grpc_server *rpc_core_new_server(const struct settings *settings, grpc_resource_quota *quota,
+    struct core_acceptor *acceptor, bool has_goaway);
 
 #endif

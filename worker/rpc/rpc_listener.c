@@ -87,8 +87,8 @@ int rpc_listener_open(
         .settings = &context->options->settings->listeners[number],
         .number = number,
     };
-    listener->core =
-        rpc_core_new_server(context->options->settings, context->quota, &listener->acceptor);
+    listener->core = rpc_core_new_server(context->options->settings, context->quota,
+        &listener->acceptor, context->bridge.has_goaway);
     grpc_server_register_completion_queue(listener->core, context->queue, NULL);
     listener->credentials = grpc_insecure_server_credentials_create();
     int error = register_services(listener);

@@ -242,11 +242,10 @@ void rpc_server_drain(struct rpc_server *server, unsigned int timeout_ms,
     rpc_stream_set_drain(&server->context.streams);
     log_info("drain begun connections=%zu goaway=%d timeout_ms=%u",
         rpc_intake_count(server->intake), has_asked, timeout_ms);
-    /* Without GOAWAY nobody would leave: the shutdown itself must ask, and its calls in progress
-     * get their time there. */
-    if (!has_asked || rpc_intake_count(server->intake) == 0)
+    /* Who cannot be asked leaves by age (rpc_core.c). */
+    if (rpc_intake_count(server->intake) == 0)
         shut_down_servers(server);
-    if (!has_asked || server->step == DRAIN_CONNECTIONS)
+    else
         arm_timer(server, (uint64_t)timeout_ms * 1000);
 }
 
