@@ -27,7 +27,6 @@ static void write_config(const struct test_userd *userd, const struct test_userd
     const char *core_bridge = getenv("USERD_TEST_CORE_BRIDGE");
     int length = asprintf(&text,
         "workers = %d;\n"
-        "core_bridge = \"%s\";\n"
         "run_dir = \"%s/run\";\n"
         "listeners = (\n"
         "  { name = \"gateway\"; address = \"127.0.0.1:0\"; services = [ \"user.User\" ]; },\n"
@@ -37,11 +36,13 @@ static void write_config(const struct test_userd *userd, const struct test_userd
         "database = { url = \"%s\"; %s };\n"
         "kafka = { bootstrap_servers = \"%s\"; session_timeout_ms = 4000; %s };\n"
         "limits = { %s };\n"
-        "log = { level = \"debug\"; };\n",
-        userd->workers, core_bridge != NULL ? core_bridge : "auto", userd->directory,
-        or_empty(options->top_settings), userd->database.url, or_empty(options->database_settings),
+        "log = { level = \"debug\"; };\n"
+        "core_bridge = \"%s\";\n",
+        userd->workers, userd->directory, or_empty(options->top_settings), userd->database.url,
+        or_empty(options->database_settings),
         options->has_broker ? userd->broker.servers : CLOSED_SERVERS,
-        or_empty(options->kafka_settings), or_empty(options->limit_settings));
+        or_empty(options->kafka_settings), or_empty(options->limit_settings),
+        core_bridge != NULL ? core_bridge : "auto");
     cr_assert(length > 0, "out of memory");
     test_file_write(userd->config_path, text);
     free(text);

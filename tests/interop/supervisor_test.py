@@ -29,6 +29,7 @@ DRAIN = "shutdown = { drain_timeout_ms = 5000; };"
 STABLE_S = 10.0  # a worker that was READY for so long comes back after the shortest delay
 LATE_S = 1.0     # how late a loaded machine may show us what has happened
 AGE_MS = 3000
+AGES = 2         # until the spread is even again
 LOST_WORKERS = count(4, 6)  # enough for one to be lost every two seconds
 PSS_MAX_KIB = 256 * 1024
 FIGURES = []
@@ -361,9 +362,10 @@ class Balance(unittest.TestCase):
             wait_for(lambda: spread(self.service) == [2, 1], "2/1")
             self.assertEqual(load.end("3 connections over 2 workers"), 0)
 
-    def test_the_spread_is_even_again_within_an_age(self):
-        """After a kill: an age and its tenth of jitter from when the other worker is there. By then each connection that the
-        survivor had has come back, to the worker with the fewest."""
+    def test_the_spread_is_even_again_after_a_kill(self):
+        """Mostly within an age and its tenth of jitter from when the other worker is there, always within two: each connection that
+        the survivor had comes back to the worker with the fewest, but one that leaves counts until its last call has ended, and
+        the next may go past it."""
         bound_s = AGE_MS / 1000 * 1.1
         back_s, even_s = [], []
         with Load(self.service) as load:
@@ -381,7 +383,7 @@ class Balance(unittest.TestCase):
         for back, even in zip(back_s, even_s):
             # Where the worker is back before the youngest connections are of age, from the kill; else from when it is back.
             late_s = back if back > AGE_MS / 1000 * 0.9 else 0
-            self.assertLess(even, bound_s + late_s + LATE_S)
+            self.assertLess(even, AGES * bound_s + late_s + LATE_S)
 
 
 def tearDownModule():
