@@ -9,6 +9,7 @@ import time
 
 import stand
 
+DRAIN_LEAST_RATE = 5000   # events a second: of a long outage there are millions
 DRAIN_TIMEOUT_S = 120
 SAMPLE_S = 0.005
 MEMORY_SAMPLE_S = 0.5
@@ -41,12 +42,12 @@ class Meter:
         buckets = [tuple(map(int, bucket.split(":"))) for bucket in fields.pop("latency").split(",") if bucket]
         return {**{key: int(value) for key, value in fields.items()}, "latency": {one[:2]: one[2] for one in buckets}}
 
-    def wait_for(self, name, value, what):
+    def wait_for(self, name, value, what, timeout_s=None):
         """The first sample whose counter has reached the value."""
         def reached():
             sample = self.sample()
             return sample if sample[name] >= value else None
-        return stand.wait_for(reached, what, DRAIN_TIMEOUT_S, SAMPLE_S)
+        return stand.wait_for(reached, what, timeout_s or DRAIN_TIMEOUT_S, SAMPLE_S)
 
 
 class Bench:
@@ -231,8 +232,10 @@ def outage(bench):
     waiting = int(bench.postgres.sql("events", "SELECT count(*) FROM outbox"))
     bench.broker.is_there(True)
     back = time.monotonic()
-    bench.meter.wait_for("published", before + count, "the outage's events are published")
-    result = {"writes_per_second": fields["ok_rate"], "outbox_rows": waiting, "deleted": fields["statuses"].get("OK", 0),
+    deleted = fields["statuses"].get("OK", 0)
+    bench.meter.wait_for("published", before + deleted, "the outage's events are published",
+                         DRAIN_TIMEOUT_S + deleted / DRAIN_LEAST_RATE)
+    result = {"writes_per_second": fields["ok_rate"], "outbox_rows": waiting, "deleted": deleted,
               "asked": count, "drained_in_s": time.monotonic() - back}
     for name, all_samples in samples.items():
         warm = [one for one in all_samples if one[0] >= WARM_SHARE * all_samples[-1][0]]
