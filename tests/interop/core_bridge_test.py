@@ -4,7 +4,7 @@ reload under load fails no call all the same, because connections end by age wit
 import time
 import unittest
 
-from supervisor_test import Load, given_service, status, told, workers
+from supervisor_test import Load, given_service, metric, status, told, workers
 from userd_service import wait_for
 
 DRAIN_S = 3
@@ -19,6 +19,8 @@ class WithoutBridge(unittest.TestCase):
         """Each is waited for until the old workers have left, of themselves."""
         service = given_service(SETTINGS)
         self.addCleanup(service.stop)
+        wait_for(lambda: metric(service, "userd_workers_ready") == 2 and (status(service)["eventd"] or {}).get("state") == "ready",
+                 "everybody is READY")
         with Load(service) as load:
             for _ in range(RELOADS):
                 code, said = told(service, "reload")
