@@ -133,7 +133,8 @@ void kafka_check_start(struct kafka_check *check)
         return;
     }
     int result = sd_event_add_time_relative(check->event, &check->limit, CLOCK_MONOTONIC,
-        KAFKA_CHECK_TIMEOUT_MS * MONOTONIC_CLOCK_US_PER_MS, TIMER_ACCURACY_US, on_limit, check);
+        (uint64_t)KAFKA_CHECK_TIMEOUT_MS * MONOTONIC_CLOCK_US_PER_MS, TIMER_ACCURACY_US, on_limit,
+        check);
     if (result >= 0)
         result = errand_child_start(
             &check->child, check->event, &plan, check->settings, &handlers, check);

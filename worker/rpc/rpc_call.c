@@ -269,7 +269,7 @@ static void finish_call(
         atomic_flag_test_and_set_explicit(&call->is_answered, memory_order_relaxed);
     assert(!is_second_answer);
     call->reply_bytes = reply == NULL ? 0 : GRPC_SLICE_LENGTH(*reply);
-    if (!rpc_peer_has_room(call->peer, call->reply_bytes)) {
+    if (reply != NULL && !rpc_peer_has_room(call->peer, call->reply_bytes)) {
         grpc_slice_unref(*reply);
         reply = NULL;
         call->reply_bytes = 0;

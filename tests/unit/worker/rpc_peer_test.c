@@ -137,7 +137,9 @@ static void name_connection(
     cr_assert(rpc_peer_write_name(server, false, ret_name));
     bound_length = sizeof(bound);
     cr_assert_eq(getsockname(client, (struct sockaddr *)(void *)&bound, &bound_length), 0);
-    *ret_port = ntohs(((struct sockaddr_in *)(void *)&bound)->sin_port); /* where IPv6 has it too */
+    struct sockaddr_in parts = {0};
+    memcpy(&parts, &bound, sizeof(parts));
+    *ret_port = ntohs(parts.sin_port); /* where IPv6 has it too */
 }
 
 Test(rpc_peer, is_named_as_the_c_core_names_it)
