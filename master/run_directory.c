@@ -18,27 +18,13 @@
 #define LISTENERS_NEW_FILE "listeners.new"
 #define PID_TEXT_MAX       16
 
-static int write_all(int fd, const char *text, size_t length)
-{
-    while (length > 0) {
-        ssize_t written = write(fd, text, length);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0)
-            return -errno;
-        text += written;
-        length -= (size_t)written;
-    }
-    return 0;
-}
-
 static int write_pid(int fd)
 {
     char text[PID_TEXT_MAX];
     int length = snprintf(text, sizeof(text), "%d\n", (int)getpid());
     if (ftruncate(fd, 0) < 0)
         return -errno;
-    return write_all(fd, text, (size_t)length);
+    return fd_write_all(fd, text, (size_t)length);
 }
 
 /* 0 when the holder has not written its pid yet. */
@@ -112,7 +98,7 @@ int run_directory_write_listeners(
     for (size_t i = 0; i < count; i++) {
         const char *parts[] = {listeners[i].name, " ", listeners[i].bound_text, "\n"};
         for (size_t j = 0; j < ARRAY_LENGTH(parts); j++) {
-            int result = write_all(fd, parts[j], strlen(parts[j]));
+            int result = fd_write_all(fd, parts[j], strlen(parts[j]));
             if (result < 0)
                 return result;
         }

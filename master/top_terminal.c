@@ -7,6 +7,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "common/file_descriptor.h"
+
 #define ENTER           "\033[?1049h\033[?25l\033[2J" /* alternate screen, no cursor, clear */
 #define LEAVE           "\033[0m\033[?25h\033[?1049l"
 #define HOME            "\033[H"
@@ -15,20 +17,6 @@
 #define NEXT_LINE       "\r\n"
 #define ROWS_DEFAULT    24
 #define COLUMNS_DEFAULT 80
-
-static int write_all(const char *text, size_t length)
-{
-    while (length > 0) {
-        ssize_t written = write(STDOUT_FILENO, text, length);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0)
-            return -errno;
-        text += written;
-        length -= (size_t)written;
-    }
-    return 0;
-}
 
 bool top_terminal_is_there(void)
 {
@@ -47,7 +35,7 @@ int top_terminal_enter(struct top_terminal *terminal)
     if (tcsetattr(STDIN_FILENO, TCSANOW, &raw) != 0)
         return -errno;
     terminal->is_entered = true;
-    return write_all(ENTER, strlen(ENTER));
+    return fd_write_all(STDOUT_FILENO, ENTER, strlen(ENTER));
 }
 
 void top_terminal_leave(struct top_terminal *terminal)
@@ -55,7 +43,7 @@ void top_terminal_leave(struct top_terminal *terminal)
     if (!terminal->is_entered)
         return;
     terminal->is_entered = false;
-    (void)write_all(LEAVE, strlen(LEAVE));
+    (void)!fd_write_all(STDOUT_FILENO, LEAVE, strlen(LEAVE));
     (void)tcsetattr(STDIN_FILENO, TCSANOW, &terminal->before);
 }
 
@@ -93,7 +81,7 @@ int top_terminal_show(const char *frame, size_t length)
     (void)fputs(CLEAR_BELOW, stream);
     int result = fclose(stream) == 0 ? 0 : -ENOMEM;
     if (result == 0)
-        result = write_all(text, text_length);
+        result = fd_write_all(STDOUT_FILENO, text, text_length);
     free(text);
     return result;
 }
