@@ -1,5 +1,6 @@
 """A proxy before PostgreSQL that can hold back what the database says to one worker: while it does, the worker's statements run and
-its answers wait, so that what is asked next queues up behind them, for as long as a test wants."""
+its answers wait, so that what is asked next queues up behind them, for as long as a test wants. And what it passes on has its rows
+turned round: SQL promises no order where none was asked for."""
 import contextlib
 import socket
 import struct
@@ -8,6 +9,29 @@ import threading
 CONNECT_TIMEOUT_S = 10
 PROTOCOL_3 = 196608
 READ_BYTES = 65536
+WORKER = "userd worker-"  # how workers name their connections for calls
+DATA_ROW = b"D"
+
+
+class RowTurner:
+    """Takes PostgreSQL's messages apart: the rows of each result come out last one first."""
+
+    def __init__(self):
+        self.rest = b""
+        self.rows = []
+
+    def feed(self, data):
+        """What may be passed on by now: whole messages. Rows wait for the end of their result."""
+        self.rest += data
+        done = []
+        while len(self.rest) >= 5 and len(self.rest) > (length := int.from_bytes(self.rest[1:5], "big")):
+            message, self.rest = self.rest[:length + 1], self.rest[length + 1:]
+            if message[:1] == DATA_ROW:
+                self.rows.append(message)
+                continue
+            done += [*reversed(self.rows), message]
+            self.rows = []
+        return b"".join(done)
 
 
 class HeldDatabase:
@@ -34,7 +58,7 @@ class HeldDatabase:
     @contextlib.contextmanager
     def hold(self, *slots):
         """Nothing that the database says reaches the workers in these slots before the end of the block."""
-        names = [f"userd worker-{slot}" for slot in slots]
+        names = [f"{WORKER}{slot}" for slot in slots]
         for name in names:
             self._gate(name).clear()
         try:
@@ -46,7 +70,7 @@ class HeldDatabase:
     def is_holding(self, slot):
         """Whether an answer to this worker waits: its statement has run."""
         with self.lock:
-            return self.held.get(f"userd worker-{slot}", 0) > 0
+            return self.held.get(f"{WORKER}{slot}", 0) > 0
 
     def close(self):
         """Connections end with it."""
@@ -88,8 +112,10 @@ class HeldDatabase:
 
     def _forward_answers(self, server, client, application):
         gate = self._gate(application)
+        turner = RowTurner() if application.startswith(WORKER) else None
         with contextlib.suppress(OSError):
             while data := server.recv(READ_BYTES):
+                data = turner.feed(data) if turner else data
                 with self.lock:
                     self.held[application] += len(data)
                 gate.wait()
