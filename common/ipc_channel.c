@@ -25,10 +25,11 @@
  */
 enum record_kind { RECORD_INLINE = 1, RECORD_MEMFD = 2 };
 
-#define RECORD_SIZE_MAX     (1 + IPC_RECORD_MAX)
-#define PEER_NAME_SIZE      32
-#define FRAMES_PER_DISPATCH 64 /* then the loop's other sources have their turn */
-#define BODY_SEALS          (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+#define RECORD_SIZE_MAX         (1 + IPC_RECORD_MAX)
+#define PEER_NAME_SIZE          32
+#define FRAMES_OF_A_FULL_SOCKET 65536 /* more than any socket holds */
+#define FRAMES_PER_DISPATCH     64    /* then the loop's other sources have their turn */
+#define BODY_SEALS              (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
 struct queued_record {
     struct queued_record *next;
@@ -216,11 +217,13 @@ static ssize_t receive_record(struct ipc_channel *channel, int *ret_fd)
         .msg_control = control.space,
         .msg_controllen = sizeof(control.space)};
     ssize_t length;
+    /* ECONNRESET: the peer has gone and had not read all. It is said once, ahead of what the peer
+     * has left for us. */
     do {
         length = recvmsg(channel->fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-    } while (length < 0 && errno == EINTR);
+    } while (length < 0 && (errno == EINTR || errno == ECONNRESET));
     if (length < 0)
-        return errno == ECONNRESET ? 0 : -errno;
+        return -errno;
     size_t descriptors = take_descriptors(&message, ret_fd);
     if (descriptors > 1 || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
         return -EPROTO;
@@ -301,12 +304,24 @@ static void end(struct ipc_channel *channel, int error)
     channel->handlers->on_closed(channel, error, channel->userdata);
 }
 
+/* Handles up to `limit` frames. The channel may be gone afterwards. */
+static void receive_frames(struct ipc_channel *channel, int result, int limit)
+{
+    channel->is_dispatching = true;
+    for (int i = 0; i < limit && result > 0 && !channel->is_freed && channel->fd >= 0; i++)
+        result = receive_frame(channel);
+    if (result < 0 && !channel->is_freed)
+        end(channel, result);
+    channel->is_dispatching = false;
+    if (channel->is_freed)
+        free(channel);
+}
+
 static int on_io(sd_event_source *source, int fd, uint32_t events, void *userdata)
 {
     struct ipc_channel *channel = userdata;
     (void)source;
     (void)fd;
-    channel->is_dispatching = true;
     int result = 1;
     if ((events & EPOLLOUT) != 0) {
         int flushed = flush_queue(channel);
@@ -314,15 +329,14 @@ static int on_io(sd_event_source *source, int fd, uint32_t events, void *userdat
         if (flushed < 0 && flushed != -EPIPE)
             result = flushed;
     }
-    for (int i = 0; i < FRAMES_PER_DISPATCH && result > 0 && !channel->is_freed && channel->fd >= 0;
-         i++)
-        result = receive_frame(channel);
-    if (result < 0 && !channel->is_freed)
-        end(channel, result);
-    channel->is_dispatching = false;
-    if (channel->is_freed)
-        free(channel);
+    receive_frames(channel, result, FRAMES_PER_DISPATCH);
     return 0;
+}
+
+void ipc_channel_receive_rest(struct ipc_channel *channel)
+{
+    if (channel->fd >= 0 && !channel->is_dispatching)
+        receive_frames(channel, 1, FRAMES_OF_A_FULL_SOCKET);
 }
 
 /* ---- life ---- */

@@ -46,6 +46,10 @@ void ipc_channel_freep(struct ipc_channel **channel);
 MUST_CHECK int ipc_channel_send(
     struct ipc_channel *channel, const Userd__Ipc__Frame *frame, int fd);
 
+/* The peer is known to be gone: handles what it has left now, to its end, instead of when the loop
+ * comes to it. */
+void ipc_channel_receive_rest(struct ipc_channel *channel);
+
 /* Bytes that wait to be sent: for those who would rather hold back than fill the queue. */
 size_t ipc_channel_queued_bytes(const struct ipc_channel *channel);
 /* Stays the channel's; -1 once it has ended. */

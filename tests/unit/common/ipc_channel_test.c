@@ -97,7 +97,7 @@ static int when_row_is_sent(size_t id, const uint8_t *value, size_t length)
     return ipc_channel_send(left, &frame, -1);
 }
 
-static int when_ready_is_sent(int fd)
+static int send_ready(struct ipc_channel *channel, int fd)
 {
     Userd__Ipc__Ready ready;
     Userd__Ipc__Frame frame;
@@ -105,7 +105,12 @@ static int when_ready_is_sent(int fd)
     userd__ipc__frame__init(&frame);
     frame.body_case = USERD__IPC__FRAME__BODY_READY;
     frame.ready = &ready;
-    return ipc_channel_send(left, &frame, fd);
+    return ipc_channel_send(channel, &frame, fd);
+}
+
+static int when_ready_is_sent(int fd)
+{
+    return send_ready(left, fd);
 }
 
 static void run_until_quiet(void)
@@ -180,6 +185,32 @@ Test(ipc_channel, says_once_that_the_peer_has_gone)
     cr_expect_eq(received.closed, 1);
     cr_expect_eq(received.error, 0);
     cr_expect_not(ipc_channel_is_open(right));
+}
+
+/* The kernel says ECONNRESET first, of a peer that had not read all. */
+Test(ipc_channel, hears_the_last_words_of_a_peer_that_left_something_unread)
+{
+    cr_assert_eq(send_ready(right, -1), 0);
+    cr_assert_eq(when_row_is_sent(1, NULL, 0), 0);
+    cr_assert_eq(when_row_is_sent(2, NULL, 0), 0);
+    left = ipc_channel_free(left);
+    run_until_quiet();
+    cr_assert_eq(received.frames, 2);
+    cr_assert_eq(received.closed, 1);
+    cr_assert_eq(received.error, 0);
+}
+
+Test(ipc_channel, receives_the_rest_at_once_when_asked)
+{
+    for (size_t i = 1; i <= 100; i++)
+        cr_assert_eq(when_row_is_sent(i, NULL, 0), 0);
+    left = ipc_channel_free(left);
+    ipc_channel_receive_rest(right);
+    cr_assert_eq(received.frames, 100);
+    cr_assert_eq(received.closed, 1);
+    cr_assert_not(ipc_channel_is_open(right));
+    ipc_channel_receive_rest(right);
+    cr_assert_eq(received.closed, 1);
 }
 
 Test(ipc_channel, ends_on_bytes_that_are_no_frame)
