@@ -81,7 +81,8 @@ static int on_frame(
         if (link->handlers->on_connection == NULL || *fd < 0 ||
             frame->connection->listener >= link->settings.listener_count)
             return -EPROTO;
-        link->handlers->on_connection(link, frame->connection->listener, fd, link->userdata);
+        link->handlers->on_connection(
+            link, frame->connection->listener, frame->connection->number, fd, link->userdata);
         return 0;
     case USERD__IPC__FRAME__BODY_PEER_LINK:
         if (link->handlers->on_peer_link == NULL || *fd < 0 ||
@@ -238,6 +239,17 @@ int process_link_ready(struct process_link *link)
     frame.body_case = USERD__IPC__FRAME__BODY_READY;
     frame.ready = &ready;
     atomic_store_explicit(&link->slot->state, PROCESS_READY, memory_order_relaxed);
+    return process_link_send(link, &frame);
+}
+
+int process_link_answer_connection(struct process_link *link, uint64_t number, bool is_returned)
+{
+    Userd__Ipc__ConnectionAnswer answer = USERD__IPC__CONNECTION_ANSWER__INIT;
+    answer.number = number;
+    answer.is_returned = is_returned;
+    Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
+    frame.body_case = USERD__IPC__FRAME__BODY_CONNECTION_ANSWER;
+    frame.connection_answer = &answer;
     return process_link_send(link, &frame);
 }
 

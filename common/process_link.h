@@ -23,8 +23,10 @@
 struct process_link;
 
 struct process_link_handlers {
-    /* Workers: an accepted connection of listener number `listener`. Take *fd or it is closed. */
-    void (*on_connection)(struct process_link *link, uint32_t listener, int *fd, void *userdata);
+    /* Workers: an accepted connection of listener number `listener`. Take *fd or it is closed. The
+     * master waits for process_link_answer_connection() with its `number`. */
+    void (*on_connection)(
+        struct process_link *link, uint32_t listener, uint64_t number, int *fd, void *userdata);
     /* A channel to the process in `slot` (eventd is SCOREBOARD_SLOT_EVENTD). Take *fd or it is
      * closed. */
     void (*on_peer_link)(struct process_link *link, uint32_t slot, int *fd, void *userdata);
@@ -60,6 +62,10 @@ MUST_CHECK int process_link_open(struct process_link *link, const char *role,
 /* To the master. As ipc_channel_send(). */
 MUST_CHECK int process_link_send(struct process_link *link, const Userd__Ipc__Frame *frame);
 MUST_CHECK int process_link_ready(struct process_link *link);
+/* The connection is ours now; returned, it is another worker's, and what we have of it is closed
+ * without a byte read. As ipc_channel_send(). */
+MUST_CHECK int process_link_answer_connection(
+    struct process_link *link, uint64_t number, bool is_returned);
 /* Runs the loop; returns the exit status for main(). */
 int process_link_run(struct process_link *link);
 void process_link_exit(struct process_link *link, int status);

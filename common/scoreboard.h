@@ -17,7 +17,7 @@
 #include "common/settings.h"
 
 #define SCOREBOARD_MAGIC       UINT64_C(0x7573657264736231) /* "userdsb1" */
-#define SCOREBOARD_VERSION     4
+#define SCOREBOARD_VERSION     5
 #define SCOREBOARD_SLOT_EVENTD 0
 #define SCOREBOARD_SLOTS       (1 + SETTINGS_MAX_WORKERS)
 #define SCOREBOARD_LAGS        64
@@ -62,6 +62,8 @@ struct scoreboard_slot {
     _Atomic uint64_t rpc_heartbeat_us; /* worker: the same, by its rpc thread */
     /* connections that have ended, per listener; the living are passed - closed */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint32_t closed[SETTINGS_MAX_LISTENERS];
+    /* CLOCK_MONOTONIC: since when the C core has the oldest living one, per listener; 0: none */
+    _Atomic uint64_t oldest_us[SETTINGS_MAX_LISTENERS];
     /* worker: calls */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t calls_started;
     _Atomic uint64_t calls_ok;

@@ -89,6 +89,11 @@ static int on_frame(
     (void)channel;
     (void)fd;
     struct child *child = userdata;
+    if (frame->body_case == USERD__IPC__FRAME__BODY_CONNECTION_ANSWER) {
+        child->table->handlers->on_connection_answer(child->slot, frame->connection_answer->number,
+            frame->connection_answer->is_returned, child->table->userdata);
+        return 0;
+    }
     if (frame->body_case != USERD__IPC__FRAME__BODY_READY)
         return -EPROTO;
     /* Told to drain while it was starting: READY crossed Drain on the way, and means nothing any
@@ -154,6 +159,8 @@ static void bury(struct child *child, const siginfo_t *info)
 {
     log_end(child, info);
     struct child_table *table = child->table;
+    if (child->control != NULL) /* its last words come before its end */
+        ipc_channel_receive_rest(child->control);
     struct child_end end = {
         .pid = child->pid,
         .generation = child->generation,

@@ -31,6 +31,8 @@ struct child_end {
 
 struct child_table_handlers {
     void (*on_ready)(uint32_t slot, void *userdata);
+    /* The worker has taken the connection that it was passed, or returns it. */
+    void (*on_connection_answer)(uint32_t slot, uint64_t number, bool is_returned, void *userdata);
     /* The slot is empty again: the handler may start a new child in it. */
     void (*on_gone)(uint32_t slot, const struct child_end *end, void *userdata);
 };

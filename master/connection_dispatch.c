@@ -14,6 +14,7 @@
 #include "common/monotonic_clock.h"
 #include "master/address_limit.h"
 #include "master/address_rate.h"
+#include "master/passed_connections.h"
 #include "master/worker_choice.h"
 
 #define ACCEPTS_PER_WAKE 64 /* then the other listeners and the children get their turn */
@@ -37,8 +38,10 @@ struct connection_dispatch {
     size_t source_count; /* 0: paused */
     unsigned int connections_max;
     unsigned int connections_per_address_max;
+    uint64_t connection_age_us; /* at nine tenths of it a connection may leave; 0: they stay */
     struct address_limit *address_limit; /* owned */
     struct address_rate *address_rate;   /* owned */
+    struct passed_connections *passed;   /* owned */
     sd_event_source *retry;              /* owned; armed while paused for a passing reason */
     int reserve_fd;                      /* owned; given up for a moment when descriptors run out */
     uint32_t generation;
@@ -62,10 +65,11 @@ static uint32_t living_connections(
     return passed - closed; /* both go round at 2^32 */
 }
 
-static uint32_t all_living_connections(const struct connection_dispatch *dispatch)
+/* With those that wait for a worker. */
+static size_t all_living_connections(const struct connection_dispatch *dispatch)
 {
     const struct connection_dispatch_options *options = &dispatch->options;
-    uint32_t total = 0;
+    size_t total = passed_connections_waiting(dispatch->passed);
     for (uint32_t slot = SCOREBOARD_SLOT_EVENTD + 1; slot < SCOREBOARD_SLOTS; slot++) {
         if (child_table_state(options->children, slot) == PROCESS_ABSENT)
             continue;
@@ -74,6 +78,22 @@ static uint32_t all_living_connections(const struct connection_dispatch *dispatc
             total += living_connections(options->scoreboard, slot, i);
     }
     return total;
+}
+
+/* Since when the worker has had a connection that may be leaving; 0: it has none. A client that is
+ * told to go connects anew before it closes, so its former connection counts until then: among
+ * equals the one that it leaves has one less in truth. */
+static uint64_t leaving_since_us(
+    const struct connection_dispatch *dispatch, uint32_t slot, uint32_t listener)
+{
+    if (dispatch->connection_age_us == 0)
+        return 0;
+    uint64_t oldest_us = atomic_load_explicit(
+        &dispatch->options.scoreboard->slots[slot].oldest_us[listener], memory_order_relaxed);
+    uint64_t soonest_us = oldest_us + dispatch->connection_age_us / 10 * 9; /* its jitter */
+    bool may_leave =
+        oldest_us != 0 && soonest_us <= monotonic_clock_turn_us(dispatch->options.event);
+    return may_leave ? oldest_us : 0;
 }
 
 /* A worker may also drain because someone signalled it: then only its own slot says so. */
@@ -102,6 +122,7 @@ static void collect_candidates(const struct connection_dispatch *dispatch, uint3
         ret_candidates->workers[ret_candidates->count++] = (struct worker_candidate){
             .slot = slot,
             .living = living_connections(options->scoreboard, slot, listener),
+            .leaving_since_us = leaving_since_us(dispatch, slot, listener),
             .can_take = true,
         };
     }
@@ -134,6 +155,15 @@ static void pause_accepting(struct connection_dispatch *dispatch, bool is_for_a_
         set_accepting(dispatch, SD_EVENT_ON);
 }
 
+static void log_failure(
+    struct connection_dispatch *dispatch, uint32_t listener, const char *event, int error)
+{
+    unsigned int suppressed = 0;
+    if (log_limit_allows(&dispatch->failure_log, LOG_LINES_A_SECOND, &suppressed))
+        log_warn("%s listener=%s error=\"%s\" suppressed=%u", event,
+            dispatch->options.listeners->items[listener].name, strerror(error), suppressed);
+}
+
 static void log_refusal(struct connection_dispatch *dispatch, uint32_t listener, const char *reason)
 {
     unsigned int suppressed = 0;
@@ -164,14 +194,15 @@ static bool is_within_limits(
 }
 
 static int send_connection(
-    struct connection_dispatch *dispatch, uint32_t slot, uint32_t listener, int fd)
+    struct connection_dispatch *dispatch, uint32_t slot, const struct passed_connection *passed)
 {
     Userd__Ipc__Connection connection = USERD__IPC__CONNECTION__INIT;
-    connection.listener = listener;
+    connection.listener = passed->listener;
+    connection.number = passed->number;
     Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
     frame.body_case = USERD__IPC__FRAME__BODY_CONNECTION;
     frame.connection = &connection;
-    return child_table_send(dispatch->options.children, slot, &frame, fd);
+    return child_table_send(dispatch->options.children, slot, &frame, passed->fd);
 }
 
 static void count_passed(struct connection_dispatch *dispatch, uint32_t slot, uint32_t listener)
@@ -181,35 +212,68 @@ static void count_passed(struct connection_dispatch *dispatch, uint32_t slot, ui
     atomic_store_explicit(passed, before + 1, memory_order_relaxed);
 }
 
-/* Tries the best worker, then the next best. `fd` stays the caller's, to be closed either way. */
-static void pass_connection(struct dispatch_source *source, struct candidates *candidates, int fd,
-    const struct sockaddr_storage *address)
+static void note_address(
+    struct connection_dispatch *dispatch, const struct passed_connection *connection)
 {
-    struct connection_dispatch *dispatch = source->dispatch;
-    int result = -ENOTCONN;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
+    socklen_t length = sizeof(address);
+    if (getpeername(connection->fd, (struct sockaddr *)&address, &length) < 0)
+        return; /* it has ended: the worker will see that */
+    int result = address_limit_add(dispatch->address_limit, connection->fd,
+        (const struct sockaddr *)&address, connection->slot,
+        (int64_t)monotonic_clock_turn_us(dispatch->options.event));
+    if (result < 0)
+        log_debug("connection not counted by address error=\"%s\"", strerror(-result));
+}
+
+/* Tries the best worker, then the next best. False: none can be given it now, it waits, and nothing
+ * more is accepted. */
+static bool pass_connection(struct connection_dispatch *dispatch, struct candidates *candidates,
+    struct passed_connection *connection)
+{
+    struct dispatch_source *source = &dispatch->sources[connection->listener];
+    int result = 0;
     for (;;) {
         int chosen = worker_choice_next(candidates->workers, candidates->count, source->last_slot);
         if (chosen < 0)
             break;
         uint32_t slot = candidates->workers[chosen].slot;
-        result = send_connection(dispatch, slot, source->listener, fd);
+        result = send_connection(dispatch, slot, connection);
         if (result < 0) {
             candidates->workers[chosen].can_take = false;
             continue;
         }
         source->last_slot = slot;
-        count_passed(dispatch, slot, source->listener);
-        result = address_limit_add(dispatch->address_limit, fd, (const struct sockaddr *)address,
-            slot, (int64_t)monotonic_clock_turn_us(dispatch->options.event));
-        if (result < 0)
-            log_debug("connection not counted by address error=\"%s\"", strerror(-result));
-        return;
+        passed_connections_give(dispatch->passed, connection, slot);
+        count_passed(dispatch, slot, connection->listener);
+        note_address(dispatch, connection);
+        return true;
     }
-    unsigned int suppressed = 0;
-    if (log_limit_allows(&dispatch->failure_log, LOG_LINES_A_SECOND, &suppressed))
-        log_warn("connection not passed listener=%s error=\"%s\" suppressed=%u",
-            dispatch->options.listeners->items[source->listener].name, strerror(-result),
-            suppressed);
+    if (result < 0)
+        log_failure(dispatch, connection->listener, "connection not passed yet", -result);
+    pause_accepting(dispatch, candidates->is_any_behind || result < 0);
+    return false;
+}
+
+/* What its worker has not taken goes to another. False: some must wait on. */
+static bool pass_waiting(struct connection_dispatch *dispatch)
+{
+    if (dispatch->source_count == 0)
+        return false;
+    for (;;) {
+        struct passed_connection *connection = passed_connections_first_waiting(dispatch->passed);
+        if (connection == NULL)
+            return true;
+        if (connection->arrangement != dispatch->options.listeners->arrangement) {
+            log_info("connection closed reason=\"a reload has changed its listener\"");
+            passed_connections_remove(dispatch->passed, connection);
+            continue;
+        }
+        struct candidates candidates;
+        collect_candidates(dispatch, connection->listener, &candidates);
+        if (!pass_connection(dispatch, &candidates, connection))
+            return false;
+    }
 }
 
 /* Out of descriptors: the reserve makes room to take one connection from the backlog and close it.
@@ -234,10 +298,7 @@ static bool handle_accept_error(struct dispatch_source *source, int error)
     if (!is_out_of_descriptors && !is_out_of_memory)
         return true; /* that connection's own trouble: accept(2), "Error handling" */
 
-    unsigned int suppressed = 0;
-    if (log_limit_allows(&dispatch->failure_log, LOG_LINES_A_SECOND, &suppressed))
-        log_error("accept failed, connection closed listener=%s error=\"%s\" suppressed=%u",
-            listener->name, strerror(error), suppressed);
+    log_failure(dispatch, source->listener, "accept failed, connection closed", error);
     if (is_out_of_descriptors)
         shed_connection(dispatch, listener->fd);
     pause_accepting(dispatch, true);
@@ -266,8 +327,11 @@ static bool accept_one(struct dispatch_source *source, int listener_fd)
     const int on = 1;
     if (!dispatch->options.listeners->items[source->listener].is_unix)
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    pass_connection(source, &candidates, fd, &address);
-    return true;
+    struct passed_connection *connection = passed_connections_add(
+        dispatch->passed, &fd, source->listener, dispatch->options.listeners->arrangement);
+    if (connection == NULL)
+        log_refusal(dispatch, source->listener, "limits.connections on their way to workers");
+    return connection == NULL || pass_connection(dispatch, &candidates, connection);
 }
 
 static int on_acceptable(sd_event_source *event_source, int fd, uint32_t revents, void *userdata)
@@ -303,6 +367,7 @@ int connection_dispatch_resume(struct connection_dispatch *dispatch, uint32_t ge
             return result;
         dispatch->source_count++;
     }
+    connection_dispatch_refresh(dispatch);
     return 0;
 }
 
@@ -313,7 +378,12 @@ int connection_dispatch_set_limits(
     dispatch->connections_per_address_max = (unsigned int)settings->limits.connections_per_address;
     address_rate_set(
         dispatch->address_rate, (unsigned int)settings->limits.connection_rate_per_address);
-    return address_limit_reserve(dispatch->address_limit, dispatch->connections_max);
+    dispatch->connection_age_us =
+        (uint64_t)settings->limits.connection_age_ms * MONOTONIC_CLOCK_US_PER_MS;
+    int result = passed_connections_reserve(dispatch->passed, dispatch->connections_max);
+    if (result == 0)
+        result = address_limit_reserve(dispatch->address_limit, dispatch->connections_max);
+    return result;
 }
 
 static int open_parts(struct connection_dispatch *dispatch, const struct settings *settings)
@@ -324,6 +394,8 @@ static int open_parts(struct connection_dispatch *dispatch, const struct setting
     int result = address_limit_new((size_t)settings->limits.connections, &dispatch->address_limit);
     if (result == 0)
         result = address_rate_new(&dispatch->address_rate);
+    if (result == 0)
+        result = passed_connections_new((size_t)settings->limits.connections, &dispatch->passed);
     return result < 0 ? result : connection_dispatch_set_limits(dispatch, settings);
 }
 
@@ -351,6 +423,7 @@ struct connection_dispatch *connection_dispatch_free(struct connection_dispatch 
     connection_dispatch_pause(dispatch);
     (void)address_rate_free(dispatch->address_rate);
     (void)address_limit_free(dispatch->address_limit);
+    (void)passed_connections_free(dispatch->passed);
     fd_close(&dispatch->reserve_fd);
     free(dispatch);
     return NULL;
@@ -359,10 +432,30 @@ struct connection_dispatch *connection_dispatch_free(struct connection_dispatch 
 void connection_dispatch_refresh(struct connection_dispatch *dispatch)
 {
     dispatch->retry = sd_event_source_disable_unref(dispatch->retry);
-    set_accepting(dispatch, SD_EVENT_ON);
+    if (pass_waiting(dispatch))
+        set_accepting(dispatch, SD_EVENT_ON);
+}
+
+void connection_dispatch_settle(
+    struct connection_dispatch *dispatch, uint32_t slot, uint64_t number, bool is_returned)
+{
+    struct passed_connection *connection = passed_connections_find(dispatch->passed, number);
+    if (connection == NULL || connection->slot != slot)
+        return; /* of the master before this one, or of a former life of the slot */
+    if (!is_returned) {
+        passed_connections_remove(dispatch->passed, connection);
+        return;
+    }
+    passed_connections_give(dispatch->passed, connection, PASSED_CONNECTION_NOBODY);
+    connection_dispatch_refresh(dispatch);
 }
 
 void connection_dispatch_forget_slot(struct connection_dispatch *dispatch, uint32_t slot)
 {
     address_limit_forget_slot(dispatch->address_limit, slot);
+    size_t count = passed_connections_take_back(dispatch->passed, slot);
+    if (count == 0)
+        return;
+    log_info("connections passed to others slot=%u count=%zu", slot, count);
+    connection_dispatch_refresh(dispatch);
 }

@@ -1,6 +1,9 @@
 /* Accepts connections and passes each to the READY worker with the fewest of that listener. Never
  * reads a byte of one.
  *
+ * A worker says of each that it has taken it. When it returns it, or dies without a word, the
+ * connection goes to another worker, and the client notices nothing: nobody has read of it yet.
+ *
  * While no worker can take one nothing is accepted: the kernel's backlog holds them. Over a limit a
  * connection is closed at once. When descriptors run out a reserve is given up for a moment to
  * accept and close, so that clients see an answer and the loop does not spin.
@@ -40,7 +43,11 @@ MUST_CHECK int connection_dispatch_resume(
     struct connection_dispatch *dispatch, uint32_t generation);
 /* Something has changed that may let a worker take connections: looks again. */
 void connection_dispatch_refresh(struct connection_dispatch *dispatch);
-/* The process in `slot` is gone, and its connections with it. */
+/* The worker in `slot` has answered for connection `number`: it has taken it, or returns it. */
+void connection_dispatch_settle(
+    struct connection_dispatch *dispatch, uint32_t slot, uint64_t number, bool is_returned);
+/* The process in `slot` is gone, and its connections with it, but for those that it had not taken:
+ * these go to others. */
 void connection_dispatch_forget_slot(struct connection_dispatch *dispatch, uint32_t slot);
 
 #endif

@@ -105,8 +105,18 @@ int listener_set_prepare(const struct listener_set *set, const struct settings *
     return 0;
 }
 
+static bool is_same_arrangement(
+    const struct listener_set *set, const struct listener_change *change)
+{
+    bool is_same = set->count == change->count;
+    for (size_t i = 0; i < change->count; i++)
+        is_same = is_same && change->kept_from[i] == (int)i;
+    return is_same;
+}
+
 void listener_set_commit(struct listener_set *set, struct listener_change *change)
 {
+    set->arrangement += is_same_arrangement(set, change) ? 0 : 1;
     for (size_t i = 0; i < change->count; i++) {
         if (change->kept_from[i] < 0)
             continue;

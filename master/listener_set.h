@@ -14,6 +14,7 @@
 struct listener_set {
     struct listener items[SETTINGS_MAX_LISTENERS]; /* owned; in the order of the configuration */
     size_t count;
+    uint32_t arrangement; /* goes up when a commit gives a number to another listener */
 };
 
 struct listener_change {

@@ -169,8 +169,17 @@ static void on_gone(uint32_t slot, const struct child_end *end, void *userdata)
     end_if_empty(staffing);
 }
 
+/* Once no more are passed it does not matter what becomes of those on their way: stopping. */
+static void on_connection_answer(uint32_t slot, uint64_t number, bool is_returned, void *userdata)
+{
+    struct staffing *staffing = userdata;
+    if (staffing->dispatch != NULL)
+        connection_dispatch_settle(staffing->dispatch, slot, number, is_returned);
+}
+
 static const struct child_table_handlers child_handlers = {
     .on_ready = on_ready,
+    .on_connection_answer = on_connection_answer,
     .on_gone = on_gone,
 };
 

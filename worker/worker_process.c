@@ -78,11 +78,21 @@ static void on_availability(bool is_available, void *userdata)
         announce_ready(worker);
 }
 
-static void on_connection(struct process_link *link, uint32_t listener, int *fd, void *userdata)
+static void on_connection(
+    struct process_link *link, uint32_t listener, uint64_t number, int *fd, void *userdata)
 {
     struct worker_process *worker = userdata;
     (void)link;
-    rpc_server_add_connection(worker->rpc, listener, fd);
+    rpc_server_add_connection(worker->rpc, listener, number, fd);
+}
+
+/* An answer that cannot be sent leaves the master with a descriptor too many, until we end. */
+static void on_connection_settled(uint64_t number, bool is_returned, void *userdata)
+{
+    struct worker_process *worker = userdata;
+    int error = process_link_answer_connection(&worker->link, number, is_returned);
+    if (error < 0)
+        log_debug("connection not answered for error=%d", -error);
 }
 
 static void on_peer_link(struct process_link *link, uint32_t slot, int *fd, void *userdata)
@@ -178,6 +188,8 @@ static int open_floors(struct worker_process *worker)
         .slot = link->slot,
         .services = services,
         .service_count = ARRAY_LENGTH(services),
+        .on_connection_settled = on_connection_settled,
+        .userdata = worker,
     };
     error = rpc_server_new(&rpc_options, &worker->rpc);
     if (error < 0)

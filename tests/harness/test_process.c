@@ -167,6 +167,24 @@ size_t test_process_children(pid_t parent, const char *name, pid_t ret_pids[TEST
     return count;
 }
 
+size_t test_process_sockets(pid_t pid)
+{
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    DIR *directory = opendir(path);
+    if (directory == NULL)
+        return 0;
+    static const char kind[] = "socket:";
+    size_t count = 0;
+    for (struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory)) {
+        char target[64];
+        ssize_t length = readlinkat(dirfd(directory), entry->d_name, target, sizeof(target));
+        count += length >= (ssize_t)strlen(kind) && memcmp(target, kind, strlen(kind)) == 0 ? 1 : 0;
+    }
+    (void)closedir(directory);
+    return count;
+}
+
 char *test_file_read(const char *path, size_t *ret_length)
 {
     size_t length = 0;

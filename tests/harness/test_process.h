@@ -56,6 +56,9 @@ int test_process_run(const char *const *argv, const char *const *environment, co
 /* Pids of the living children of `parent` whose program is called `name`, ascending. */
 size_t test_process_children(pid_t parent, const char *name, pid_t ret_pids[TEST_MAX_MEMBERS]);
 
+/* How many descriptors of sockets the process has; 0: it is gone. */
+size_t test_process_sockets(pid_t pid);
+
 /* The whole of a file, with a NUL behind; malloc'ed. *ret_length may be NULL. Empty when there is
  * none. */
 char *test_file_read(const char *path, size_t *ret_length);

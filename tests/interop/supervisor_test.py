@@ -29,7 +29,6 @@ DRAIN = "shutdown = { drain_timeout_ms = 5000; };"
 STABLE_S = 10.0  # a worker that was READY for so long comes back after the shortest delay
 LATE_S = 1.0     # how late a loaded machine may show us what has happened
 AGE_MS = 3000
-AGES = 2         # until the spread is even again
 LOST_WORKERS = count(4, 6)  # enough for one to be lost every two seconds
 FIGURES = []
 
@@ -129,12 +128,6 @@ def workers(service):
 def spread(service):
     """Connections of each worker, the most first."""
     return sorted((len(ports) for ports in workers(service).values()), reverse=True)
-
-
-def is_nearly_even(service):
-    """All connections are there, and no worker has more than one above or below its share of them."""
-    held = spread(service)
-    return sum(held) == CONNECTIONS and held[0] - held[-1] <= 2
 
 
 def wait_for_another(service, lost, number):
@@ -276,16 +269,13 @@ class Lost(unittest.TestCase):
             lost_at[chosen["slot"]] = time.monotonic()
 
     def lose_workers(self, number, times):
-        """Each time one of them, and then all are there again. What failed was on connections that a lost worker held, or on such
-        that were made at the very moment and handed to it before the master could know: never on one that another worker held."""
+        """Each time one of them, and then all are there again. What failed was on connections that a lost worker held: not on those
+        of another, nor on such that were made at the very moment and handed to it before the master could know."""
         ports = []
-        others = set()
         times_s = []
         with Load(self.service) as load:
             for lost in self.lost_in_turn(times):
-                held = workers(self.service)
-                ports.extend(held.pop(lost["pid"]))
-                others.update(*held.values())
+                ports.extend(workers(self.service)[lost["pid"]])
                 os.kill(lost["pid"], number)
                 begun = time.monotonic()
                 wait_for_another(self.service, lost["pid"], LOST_WORKERS)
@@ -294,13 +284,10 @@ class Lost(unittest.TestCase):
                               most=len(ports) * STREAMS, median_back_ms=median_ms(times_s),
                               longest_back_ms=round(max(times_s) * 1000))
         losses = load.report["losses"]
-        just_made = {loss["port"] for loss in losses} - set(ports)
-        FIGURES.append(f"    of the failed, on connections made at the moment: {STREAMS} at most on each of {len(just_made)}")
         self.assertEqual(load.report["losses_left_out"], 0)
         self.assertEqual(sum(loss["calls"] for loss in losses), failed)
         self.assertGreaterEqual(len(ports), times, "workers without connections were lost")
-        self.assertFalse(just_made & others, "calls failed on connections of workers that were not lost")
-        self.assertLessEqual(len(just_made), len(ports), "more connections were lost on the way than held")
+        self.assertLessEqual({loss["port"] for loss in losses}, set(ports), "calls failed that were not in a lost worker")
         self.assertLessEqual(max((loss["calls"] for loss in losses), default=0), STREAMS)
         self.assertEqual(set(load.report["statuses"]), {"OK"})
 
@@ -376,11 +363,10 @@ class Balance(unittest.TestCase):
             self.assertEqual(load.end("3 connections over 2 workers"), 0)
 
     def test_the_spread_is_even_again_after_a_kill(self):
-        """But for one connection within an age and its tenth of jitter from when the other worker is there, exactly within two: each
-        connection that the survivor had comes back to the worker with the fewest, but comes before its worker has counted its
-        end. Where both are even it may go to either."""
+        """Within an age and its tenth of jitter: each connection that is of age comes back to the worker with the fewest, where the one
+        that it leaves, which still counts, is told from the others."""
         bound_s = AGE_MS / 1000 * 1.1
-        back_s, nearly_s, even_s = [], [], []
+        back_s, even_s = [], []
         with Load(self.service) as load:
             for _ in range(count(2, 10)):
                 wait_for(lambda: spread(self.service) == [4, 4], "4/4")
@@ -389,18 +375,14 @@ class Balance(unittest.TestCase):
                 begun = time.monotonic()
                 wait_for_another(self.service, lost, 2)
                 back_s.append(time.monotonic() - begun)
-                wait_for(lambda: is_nearly_even(self.service), "nearly even after a kill")
-                nearly_s.append(time.monotonic() - begun)
                 wait_for(lambda: spread(self.service) == [4, 4], "4/4 after a kill")
                 even_s.append(time.monotonic() - begun)
             load.end(f"kill x {len(even_s)} with connections of age {AGE_MS} ms", back_ms=[round(s * 1000) for s in back_s],
-                     nearly_even_ms=[round(s * 1000) for s in nearly_s], even_again_ms=[round(s * 1000) for s in even_s],
-                     bound_ms=round(bound_s * 1000))
-        for back, nearly, even in zip(back_s, nearly_s, even_s):
+                     even_again_ms=[round(s * 1000) for s in even_s], bound_ms=round(bound_s * 1000))
+        for back, even in zip(back_s, even_s):
             # Where the worker is back before the youngest connections are of age, from the kill; else from when it is back.
             late_s = back if back > AGE_MS / 1000 * 0.9 else 0
-            self.assertLess(nearly, bound_s + late_s + LATE_S)
-            self.assertLess(even, AGES * bound_s + late_s + LATE_S)
+            self.assertLess(even, bound_s + late_s + LATE_S)
 
 
 def tearDownModule():

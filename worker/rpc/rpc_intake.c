@@ -34,7 +34,9 @@ struct connection {
     struct rpc_peer *peer;   /* owned: once it is at the C core */
     struct rpc_watch_entry *entry; /* owned: likewise; may be NULL */
     uint32_t listener;
-    uint64_t deadline_us; /* for the preface */
+    uint64_t number;       /* the master's */
+    uint64_t deadline_us;  /* for the preface */
+    uint64_t handed_at_us; /* to the C core */
 };
 
 struct connection_list {
@@ -55,7 +57,8 @@ struct rpc_intake {
     bool is_draining;
     struct connection_list
         waiting; /* owned; for their first bytes, in order of arrival and so of deadline */
-    struct connection_list active; /* owned; at the C core */
+    /* owned; at the C core, in the order in which they came to it */
+    struct connection_list active[SETTINGS_MAX_LISTENERS];
     struct log_limit log_limit;
 };
 
@@ -86,15 +89,35 @@ static void remove_connection(struct connection_list *list, struct connection *c
 
 /* ---- the end of a connection ---- */
 
+static void settle(struct rpc_intake *intake, uint64_t number, bool is_returned)
+{
+    if (intake->handlers->on_settled != NULL)
+        intake->handlers->on_settled(number, is_returned, intake->userdata);
+}
+
 static void count_closed(struct rpc_intake *intake, uint32_t listener)
 {
     atomic_fetch_add_explicit(&intake->slot->closed[listener], 1, memory_order_relaxed);
 }
 
+/* For the master, which would rather have the next one with a worker that an old one is leaving. */
+static void publish_oldest(struct rpc_intake *intake, uint32_t listener)
+{
+    const struct connection *oldest = intake->active[listener].first;
+    atomic_store_explicit(&intake->slot->oldest_us[listener],
+        oldest == NULL ? 0 : oldest->handed_at_us, memory_order_relaxed);
+}
+
 static void end_connection(struct connection *connection)
 {
     struct rpc_intake *intake = connection->intake;
-    remove_connection(connection->core_fd >= 0 ? &intake->waiting : &intake->active, connection);
+    if (connection->core_fd >= 0) {
+        remove_connection(&intake->waiting, connection);
+        settle(intake, connection->number, false);
+    } else {
+        remove_connection(&intake->active[connection->listener], connection);
+        publish_oldest(intake, connection->listener);
+    }
     /* Out of the epoll set before it is closed: the C core's duplicate keeps the socket open, and
      * with it the entry. */
     (void)sd_event_source_disable_unref(connection->source);
@@ -130,7 +153,8 @@ static enum first_bytes look_at_first_bytes(int fd)
     return FIRST_BYTES_WAIT;
 }
 
-/* From here on only the end is watched for. */
+/* From here on only the end is watched for. The master hears of it first: once the C core has read
+ * of the connection nobody else can go on with it. */
 static void hand_over(struct connection *connection)
 {
     struct rpc_intake *intake = connection->intake;
@@ -141,7 +165,10 @@ static void hand_over(struct connection *connection)
         return;
     }
     remove_connection(&intake->waiting, connection);
-    append_connection(&intake->active, connection);
+    append_connection(&intake->active[connection->listener], connection);
+    connection->handed_at_us = monotonic_clock_us();
+    publish_oldest(intake, connection->listener);
+    settle(intake, connection->number, false);
     connection->peer = intake->handlers->on_ready(
         connection->listener, fd_take(&connection->core_fd), intake->userdata);
     connection->entry = rpc_watch_add(intake->watch, connection->watch_fd, connection->peer);
@@ -249,30 +276,40 @@ static struct connection *watch_connection(
     return connection;
 }
 
-static void refuse_connection(
-    struct rpc_intake *intake, uint32_t listener, int *fd, const char *reason, int error)
+static void log_refusal(struct rpc_intake *intake, uint32_t listener, const char *reason, int error)
 {
     unsigned int suppressed = 0;
     if (log_limit_allows(&intake->log_limit, LINES_PER_SECOND, &suppressed))
         log_warn("connection refused reason=%s listener=%u error=%d suppressed=%u", reason,
             listener, -error, suppressed);
-    fd_close(fd);
-    count_closed(intake, listener);
 }
 
-void rpc_intake_add(struct rpc_intake *intake, uint32_t listener, int *fd)
+static struct connection *make_connection(struct rpc_intake *intake, uint32_t listener, int *fd)
 {
-    assert(listener < SETTINGS_MAX_LISTENERS);
-    if (intake->is_draining || intake->count >= intake->limit) {
-        refuse_connection(intake, listener, fd, intake->is_draining ? "draining" : "limit", 0);
-        return;
+    if (intake->is_draining)
+        return NULL;
+    if (intake->count >= intake->limit) {
+        log_refusal(intake, listener, "limit", 0);
+        return NULL;
     }
     int error = 0;
     struct connection *connection = watch_connection(intake, listener, fd, &error);
+    if (connection == NULL)
+        log_refusal(intake, listener, "no_resources", error);
+    return connection;
+}
+
+void rpc_intake_add(struct rpc_intake *intake, uint32_t listener, uint64_t number, int *fd)
+{
+    assert(listener < SETTINGS_MAX_LISTENERS);
+    struct connection *connection = make_connection(intake, listener, fd);
     if (connection == NULL) {
-        refuse_connection(intake, listener, fd, "no_resources", error);
+        fd_close(fd);
+        count_closed(intake, listener);
+        settle(intake, number, intake->is_draining);
         return;
     }
+    connection->number = number;
     /* Mostly the preface came with the connection: no need to go round the loop for it. */
     if (look_at_first_bytes(connection->watch_fd) == FIRST_BYTES_READY)
         hand_over(connection);
@@ -300,8 +337,9 @@ struct rpc_intake *rpc_intake_free(struct rpc_intake *intake)
     intake->handlers = &nobody;
     while (intake->waiting.first != NULL)
         end_connection(intake->waiting.first);
-    while (intake->active.first != NULL)
-        end_connection(intake->active.first);
+    for (size_t i = 0; i < SETTINGS_MAX_LISTENERS; i++)
+        while (intake->active[i].first != NULL)
+            end_connection(intake->active[i].first);
     (void)rpc_watch_free(intake->watch);
     (void)sd_event_source_disable_unref(intake->timer);
     (void)sd_event_unref(intake->event);

@@ -1,6 +1,9 @@
 /* Connections between the master and the C core: waits for a connection's first bytes, hands it
  * over, and notices its end.
  *
+ * Of each the master is told, before a byte is read, that it has been taken (or has ended), so that
+ * it can forget it; what comes while draining is returned instead, for another worker.
+ *
  * Owns one descriptor of its own for each connection (a dup of the C core's), which lives exactly
  * as long as the connection: closing it is when `closed` on the scoreboard is counted, once for
  * each descriptor that the master has passed, also for those that are turned away. A peer that does
@@ -23,6 +26,9 @@ struct rpc_intake_handlers {
     /* The connection speaks: it is the C core's now. Takes the fd. Returns the connection as its
      * calls see it, which is closed with it. */
     struct rpc_peer *(*on_ready)(uint32_t listener, int fd, void *userdata);
+    /* It is about to be the C core's, has ended, or (returned) is none of ours. Once for each
+     * rpc_intake_add(). */
+    void (*on_settled)(uint64_t number, bool is_returned, void *userdata);
     /* The last connection has ended. May be NULL. */
     void (*on_empty)(void *userdata);
 };
@@ -33,10 +39,10 @@ MUST_CHECK int rpc_intake_new(sd_event *event, const struct settings *settings,
 /* Closes what is left and counts it as closed. */
 struct rpc_intake *rpc_intake_free(struct rpc_intake *intake);
 
-/* Takes *fd. */
-void rpc_intake_add(struct rpc_intake *intake, uint32_t listener, int *fd);
+/* Takes *fd. `number`: the master's. */
+void rpc_intake_add(struct rpc_intake *intake, uint32_t listener, uint64_t number, int *fd);
 /* Hands over what still waits for its first bytes (the C core will tell it to go elsewhere), and
- * turns away what comes later. */
+ * returns what comes later. */
 void rpc_intake_drain(struct rpc_intake *intake);
 size_t rpc_intake_count(const struct rpc_intake *intake);
 

@@ -257,10 +257,17 @@ static struct rpc_peer *on_connection_ready(uint32_t listener, int fd, void *use
     return rpc_listener_accept(&server->listeners[listener], fd);
 }
 
-void rpc_server_add_connection(struct rpc_server *server, uint32_t listener, int *fd)
+static void on_connection_settled(uint64_t number, bool is_returned, void *userdata)
+{
+    const struct rpc_server *server = userdata;
+    server->options.on_connection_settled(number, is_returned, server->options.userdata);
+}
+
+void rpc_server_add_connection(
+    struct rpc_server *server, uint32_t listener, uint64_t number, int *fd)
 {
     assert(listener < server->listener_count);
-    rpc_intake_add(server->intake, listener, fd);
+    rpc_intake_add(server->intake, listener, number, fd);
 }
 
 void rpc_server_set_serving(struct rpc_server *server, bool is_serving)
@@ -350,6 +357,7 @@ static int open_sources(struct rpc_server *server)
 {
     static const struct rpc_intake_handlers intake_handlers = {
         .on_ready = on_connection_ready,
+        .on_settled = on_connection_settled,
         .on_empty = on_intake_empty,
     };
     sd_event *event = server->options.event;

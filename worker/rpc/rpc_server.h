@@ -24,6 +24,10 @@ struct rpc_server_options {
      */
     ProtobufCService *const *services;
     size_t service_count;
+    /* The connection `number` is with the C core, or has ended; returned: not here, and nothing was
+     * read of it. Once for each rpc_server_add_connection(). Loop thread. */
+    void (*on_connection_settled)(uint64_t number, bool is_returned, void *userdata);
+    void *userdata;
 };
 
 /* Checks that each listener's services exist; starts the C core and the rpc thread. Loop thread. */
@@ -32,7 +36,8 @@ MUST_CHECK int rpc_server_new(
 struct rpc_server *rpc_server_free(struct rpc_server *server);
 
 /* Hands an accepted connection to the C core. Takes *fd. Loop thread. */
-void rpc_server_add_connection(struct rpc_server *server, uint32_t listener, int *fd);
+void rpc_server_add_connection(
+    struct rpc_server *server, uint32_t listener, uint64_t number, int *fd);
 /* What health says, for "" and for each service. Any thread. */
 void rpc_server_set_serving(struct rpc_server *server, bool is_serving);
 /* GOAWAY where the core bridge has it, then waits for connections to end, at most `timeout_ms`,

@@ -102,6 +102,22 @@ Test(listener_set, changes_nothing_when_an_address_is_in_use)
     cr_assert_eq(set.items[0].fd, a);
 }
 
+/* Who waits for a worker is known by the number of its listener. */
+Test(listener_set, says_when_a_number_has_become_another_listeners)
+{
+    given_set(LIST("a", "127.0.0.1:0", "b", "127.0.0.1:0"));
+    uint32_t before = set.arrangement;
+    cr_assert_eq(when_prepared(LIST("a", "127.0.0.1:0", "b", "127.0.0.1:0")), 0);
+    listener_set_commit(&set, &change);
+    cr_assert_eq(set.arrangement, before, "all stay where they are");
+    cr_assert_eq(when_prepared(LIST("b", "127.0.0.1:0", "a", "127.0.0.1:0")), 0);
+    listener_set_commit(&set, &change);
+    cr_assert_eq(set.arrangement, before + 1, "they change places");
+    cr_assert_eq(when_prepared(LIST("b", "127.0.0.1:0")), 0);
+    listener_set_commit(&set, &change);
+    cr_assert_eq(set.arrangement, before + 2, "one is gone");
+}
+
 Test(listener_set, removes_the_file_of_a_unix_socket_with_it)
 {
     char path[] = "/tmp/userd-listener-test.XXXXXX";

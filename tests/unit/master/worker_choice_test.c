@@ -68,6 +68,22 @@ Test(worker_choice, takes_turns_when_each_connection_ends_before_the_next)
         cr_assert_eq(served[i], 3);
 }
 
+/* A client that is told to go connects anew before it closes: its former worker counts one more
+ * than it will have. */
+Test(worker_choice, among_equals_prefers_the_one_that_may_lose_one)
+{
+    struct worker_candidate workers[] = {{.slot = 1, .living = 4, .can_take = true},
+        {.slot = 2, .living = 4, .leaving_since_us = 900, .can_take = true},
+        {.slot = 3, .living = 4, .can_take = true}};
+    for (uint32_t last_slot = 0; last_slot <= 3; last_slot++)
+        cr_assert_eq(worker_choice_next(workers, 3, last_slot), 1);
+    workers[2].leaving_since_us = 800; /* likelier to be the one */
+    for (uint32_t last_slot = 0; last_slot <= 3; last_slot++)
+        cr_assert_eq(worker_choice_next(workers, 3, last_slot), 2);
+    workers[0].living = 3;
+    cr_assert_eq(worker_choice_next(workers, 3, 0), 0, "fewer is fewer");
+}
+
 Test(worker_choice, skips_workers_that_cannot_take_one)
 {
     struct worker_candidate workers[] = {{.slot = 1, .living = 0, .can_take = false},

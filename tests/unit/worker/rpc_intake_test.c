@@ -18,6 +18,11 @@ struct fixture {
     sd_event *event;
     struct settings settings;
     struct rpc_intake *intake;
+    uint64_t number;     /* the last connection's */
+    uint64_t settled[8]; /* numbers */
+    size_t settled_count;
+    unsigned int returned_count;
+    unsigned int ready_count_when_settled;
     int core_fd; /* what the C core was given */
     unsigned int ready_count;
     unsigned int empty_count;
@@ -33,6 +38,15 @@ static struct rpc_peer *on_ready(uint32_t listener, int fd, void *userdata)
     return rpc_peer_open(&fixture->peers, listener, "fd:1");
 }
 
+static void on_settled(uint64_t number, bool is_returned, void *userdata)
+{
+    struct fixture *fixture = userdata;
+    cr_assert_lt(fixture->settled_count, ARRAY_LENGTH(fixture->settled));
+    fixture->settled[fixture->settled_count++] = number;
+    fixture->returned_count += is_returned ? 1 : 0;
+    fixture->ready_count_when_settled = fixture->ready_count;
+}
+
 static void on_empty(void *userdata)
 {
     ((struct fixture *)userdata)->empty_count++;
@@ -40,7 +54,8 @@ static void on_empty(void *userdata)
 
 static void open_fixture(struct fixture *fixture)
 {
-    static const struct rpc_intake_handlers handlers = {.on_ready = on_ready, .on_empty = on_empty};
+    static const struct rpc_intake_handlers handlers = {
+        .on_ready = on_ready, .on_settled = on_settled, .on_empty = on_empty};
     memset(fixture, 0, sizeof(*fixture));
     fixture->core_fd = -1;
     fixture->settings.limits.connections = 2;
@@ -72,7 +87,7 @@ static int connect_client(struct fixture *fixture, const char *bytes, size_t len
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
     if (length > 0)
         cr_assert_eq(write(fds[0], bytes, length), (ssize_t)length);
-    rpc_intake_add(fixture->intake, LISTENER, &fds[1]);
+    rpc_intake_add(fixture->intake, LISTENER, ++fixture->number, &fds[1]);
     cr_assert_eq(fds[1], -1, "the descriptor is taken");
     return fds[0];
 }
@@ -142,6 +157,53 @@ Test(rpc_intake, closes_a_peer_that_says_nothing)
     close_fixture(&fixture);
 }
 
+static uint64_t oldest_us(struct fixture *fixture)
+{
+    return atomic_load(&fixture->slot.oldest_us[LISTENER]);
+}
+
+Test(rpc_intake, says_of_each_connection_once_that_it_is_taken_and_before_it_is)
+{
+    struct fixture fixture;
+    open_fixture(&fixture);
+    int silent = connect_client(&fixture, NULL, 0);
+    run_for_ms(&fixture, 3);
+    cr_assert_eq(fixture.settled_count, 0, "another worker could still have it");
+    int client = connect_client(&fixture, HELLO, HELLO_SIZE);
+    cr_assert_eq(fixture.settled_count, 1);
+    cr_assert_eq(fixture.settled[0], 2);
+    cr_assert_eq(fixture.ready_count_when_settled, 0, "once it is read nobody else can have it");
+    run_for_ms(&fixture, 3 * TIMEOUT_MS);
+    cr_assert_eq(fixture.settled_count, 2, "the silent one was closed");
+    cr_assert_eq(fixture.settled[1], 1);
+    fd_close(&client);
+    run_for_ms(&fixture, 3);
+    cr_assert_eq(fixture.settled_count, 2);
+    cr_assert_eq(fixture.returned_count, 0);
+    fd_close(&silent);
+    close_fixture(&fixture);
+}
+
+Test(rpc_intake, publishes_since_when_it_has_its_oldest_connection)
+{
+    struct fixture fixture;
+    open_fixture(&fixture);
+    cr_assert_eq(oldest_us(&fixture), 0);
+    int first = connect_client(&fixture, HELLO, HELLO_SIZE);
+    uint64_t first_us = oldest_us(&fixture);
+    cr_assert_gt(first_us, 0);
+    run_for_ms(&fixture, 3);
+    int second = connect_client(&fixture, HELLO, HELLO_SIZE);
+    cr_assert_eq(oldest_us(&fixture), first_us);
+    fd_close(&first);
+    run_for_ms(&fixture, 3);
+    cr_assert_gt(oldest_us(&fixture), first_us, "the second one's");
+    fd_close(&second);
+    run_for_ms(&fixture, 3);
+    cr_assert_eq(oldest_us(&fixture), 0);
+    close_fixture(&fixture);
+}
+
 Test(rpc_intake, counts_the_end_of_a_connection_once)
 {
     struct fixture fixture;
@@ -188,7 +250,7 @@ Test(rpc_intake, turns_away_above_the_limit_and_counts_it)
     cr_assert_eq(closed_count(&fixture), 3);
 }
 
-Test(rpc_intake, a_drain_hands_over_who_waits_and_turns_away_who_comes)
+Test(rpc_intake, a_drain_hands_over_who_waits_and_returns_who_comes)
 {
     struct fixture fixture;
     open_fixture(&fixture);
@@ -198,6 +260,9 @@ Test(rpc_intake, a_drain_hands_over_who_waits_and_turns_away_who_comes)
     int late = connect_client(&fixture, HELLO, HELLO_SIZE);
     cr_assert_eq(fixture.ready_count, 1);
     cr_assert_eq(closed_count(&fixture), 1);
+    cr_assert_eq(fixture.settled_count, 2);
+    cr_assert_eq(fixture.settled[1], 2);
+    cr_assert_eq(fixture.returned_count, 1);
     fd_close(&waiting);
     fd_close(&late);
     close_fixture(&fixture);

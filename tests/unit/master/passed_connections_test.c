@@ -1,0 +1,121 @@
+/* Connections that no worker has taken yet, and who has them. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include "common/file_descriptor.h"
+#include "master/passed_connections.h"
+
+#define CAPACITY 4
+
+static struct passed_connections *connections;
+
+static void init(void)
+{
+    cr_assert_eq(passed_connections_new(CAPACITY, &connections), 0);
+}
+
+static void fini(void)
+{
+    connections = passed_connections_free(connections);
+}
+
+TestSuite(passed_connections, .init = init, .fini = fini);
+
+/* The client's end in *ret_client; the other one is kept. */
+static struct passed_connection *given_connection(int *ret_client)
+{
+    int fds[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    struct passed_connection *connection = passed_connections_add(connections, &fds[1], 3, 7);
+    *ret_client = fds[0];
+    cr_assert((connection == NULL) == (fds[1] >= 0), "taken when there is room");
+    fd_close(&fds[1]);
+    return connection;
+}
+
+static bool has_ended(int client)
+{
+    char byte;
+    return recv(client, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+Test(passed_connections, keeps_one_open_until_it_is_removed)
+{
+    int client;
+    struct passed_connection *connection = given_connection(&client);
+    cr_assert_eq(connection->listener, 3);
+    cr_assert_eq(connection->arrangement, 7);
+    cr_assert_eq(connection->slot, PASSED_CONNECTION_NOBODY);
+    uint64_t number = connection->number;
+    cr_assert_eq(passed_connections_find(connections, number), connection);
+    cr_assert_not(has_ended(client));
+    passed_connections_remove(connections, connection);
+    cr_assert(has_ended(client));
+    cr_assert_null(passed_connections_find(connections, number));
+    fd_close(&client);
+}
+
+Test(passed_connections, a_number_is_never_used_again)
+{
+    int clients[2];
+    struct passed_connection *first = given_connection(&clients[0]);
+    uint64_t number = first->number;
+    passed_connections_remove(connections, first);
+    struct passed_connection *second = given_connection(&clients[1]);
+    cr_assert_eq(second, first, "the place is");
+    cr_assert_gt(second->number, number);
+    cr_assert_null(passed_connections_find(connections, number));
+    cr_assert_null(passed_connections_find(connections, 0));
+    cr_assert_null(passed_connections_find(connections, UINT64_MAX));
+    fd_close(&clients[0]);
+    fd_close(&clients[1]);
+}
+
+Test(passed_connections, those_of_a_dead_worker_wait_in_the_order_in_which_they_came)
+{
+    int clients[CAPACITY];
+    struct passed_connection *passed[CAPACITY];
+    for (size_t i = 0; i < CAPACITY; i++)
+        passed[i] = given_connection(&clients[i]);
+    passed_connections_remove(connections, passed[0]); /* so that a younger one has its place */
+    fd_close(&clients[0]);
+    passed[0] = given_connection(&clients[0]);
+    for (size_t i = 0; i < CAPACITY; i++)
+        passed_connections_give(connections, passed[i], i == 2 ? 2 : 1);
+    cr_assert_eq(passed_connections_waiting(connections), 0);
+    cr_assert_null(passed_connections_first_waiting(connections));
+
+    cr_assert_eq(passed_connections_take_back(connections, 1), 3);
+    cr_assert_eq(passed_connections_waiting(connections), 3);
+    const size_t order[] = {1, 3, 0};
+    for (size_t i = 0; i < ARRAY_LENGTH(order); i++) {
+        struct passed_connection *first = passed_connections_first_waiting(connections);
+        cr_assert_eq(first, passed[order[i]]);
+        passed_connections_give(connections, first, 2);
+    }
+    cr_assert_eq(passed_connections_waiting(connections), 0);
+    cr_assert_eq(passed_connections_take_back(connections, 1), 0, "nothing is its any more");
+    for (size_t i = 0; i < CAPACITY; i++)
+        fd_close(&clients[i]);
+}
+
+Test(passed_connections, is_bounded_and_grows_when_told)
+{
+    int clients[CAPACITY + 2];
+    for (size_t i = 0; i < CAPACITY; i++)
+        cr_assert_not_null(given_connection(&clients[i]));
+    uint64_t number = passed_connections_first_waiting(connections)->number;
+    cr_assert_null(given_connection(&clients[CAPACITY]));
+    cr_assert_eq(passed_connections_waiting(connections), CAPACITY);
+    cr_assert_eq(passed_connections_reserve(connections, CAPACITY + 1), 0);
+    cr_assert_eq(passed_connections_reserve(connections, 1), 0, "never shrinks");
+    cr_assert_not_null(given_connection(&clients[CAPACITY + 1]));
+    cr_assert_eq(passed_connections_first_waiting(connections)->number, number);
+    connections = passed_connections_free(connections);
+    for (size_t i = 0; i < ARRAY_LENGTH(clients); i++) {
+        cr_assert(has_ended(clients[i]));
+        fd_close(&clients[i]);
+    }
+}
