@@ -52,6 +52,7 @@ class RawClient:
         self.fields = [literal(":path", path), literal(":authority", "x"), literal("content-type", "application/grpc"),
                        literal("te", "trailers")]
         self.has_table = False
+        self.has_acknowledged = False
 
     def headers(self):
         """The header block of a call: POST, http and the four fields above."""
@@ -65,6 +66,11 @@ class RawClient:
         stream = self.stream
         self.stream += 2
         return stream
+
+    def acknowledge(self):
+        """The first time: that the server's settings are known, whatever they are."""
+        self.has_acknowledged, is_first = True, not self.has_acknowledged
+        return frame(SETTINGS, ACK, 0) if is_first else b""
 
     def call(self, request):
         """The frames of one whole call."""

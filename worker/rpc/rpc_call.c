@@ -144,6 +144,10 @@ static void release_call(struct rpc_call *call)
     grpc_slice_buffer_reset_and_unref(&call->reply.data.raw.slice_buffer);
     grpc_byte_buffer_destroy(call->payload);
     call->payload = NULL;
+    /* The C core gives the next call an array of its own: this one would only be kept, at the size
+     * that a hostile header gave it. */
+    grpc_metadata_array_destroy(&call->metadata);
+    grpc_metadata_array_init(&call->metadata);
     grpc_call_unref(call->core);
     call->core = NULL;
     rpc_call_give_back(call);

@@ -28,7 +28,6 @@
  * that are under way, once at least. */
 #define DRAIN_AGES 2
 
-#define METADATA_BYTES   16384
 #define LINES_PER_SECOND 5
 
 /* Any thread. What the C core calls an error is nearly always a peer's: nobody must act on it. */
@@ -111,7 +110,7 @@ grpc_server *rpc_core_new_server(const struct settings *settings, grpc_resource_
         integer_argument(GRPC_ARG_MAX_CONCURRENT_STREAMS, settings->limits.streams_per_connection),
         integer_argument(
             GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, settings->limits.handshake_timeout_ms),
-        integer_argument(GRPC_ARG_MAX_METADATA_SIZE, METADATA_BYTES),
+        integer_argument(GRPC_ARG_MAX_METADATA_SIZE, RPC_CORE_METADATA_BYTES),
         /* The C core adds a jitter of a tenth either way, and waits for calls that are under way.
          */
         integer_argument(GRPC_ARG_MAX_CONNECTION_AGE_MS, connection_age_ms(settings, has_goaway)),

@@ -8,6 +8,9 @@
 #include "common/settings.h"
 #include "worker/rpc/core_bridge.h"
 
+/* What the fields of a call's header may take, as RFC 9113 (section 10.5.1) counts. */
+#define RPC_CORE_METADATA_BYTES 16384
+
 /* Signals must be blocked: the C core starts threads. */
 void rpc_core_init(void);
 /* After all servers and queues are destroyed. */

@@ -9,6 +9,7 @@
 
 #include "common/log.h"
 #include "worker/rpc/rpc_core.h"
+#include "worker/rpc/rpc_reader.h"
 #include "worker/rpc/rpc_server.h"
 #include "worker/rpc/rpc_unknown.h"
 
@@ -135,6 +136,7 @@ struct rpc_peer *rpc_listener_accept(struct rpc_listener *listener, int fd)
     bool has_name = is_by_address || rpc_peer_write_name(fd, true, name);
     assert(has_name);
     struct rpc_peer *peer = rpc_peer_open(&listener->context->calls.peers, listener->number, name);
+    rpc_reader_add(fd, listener->number);
     if (is_by_address)
         core_bridge_accept(&listener->acceptor, fd);
     else

@@ -17,6 +17,7 @@
 #include "worker/rpc/rpc_core.h"
 #include "worker/rpc/rpc_intake.h"
 #include "worker/rpc/rpc_listener.h"
+#include "worker/rpc/rpc_reader.h"
 
 /* After the time for clients to leave by themselves: for calls to finish, and then for cancelled
  * ones to come back. Together less than the second after which the master kills a worker that has
@@ -322,6 +323,7 @@ static void free_core(struct rpc_server *server)
     grpc_resource_quota_unref(server->context.quota);
     (void)descriptor_index_free(server->context.descriptors);
     rpc_core_cleanup();
+    rpc_reader_close();
 }
 
 struct rpc_server *rpc_server_free(struct rpc_server *server)
@@ -407,6 +409,8 @@ int rpc_server_new(const struct rpc_server_options *options, struct rpc_server *
     server->options = *options;
     server->shut_down_fd = -1;
     int error = open_sources(server);
+    if (error == 0)
+        error = rpc_reader_open(options->settings, options->slot);
     if (error == 0)
         error = open_core(server);
     for (size_t i = 0; i < options->settings->listener_count && error == 0; i++) {

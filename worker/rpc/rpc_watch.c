@@ -102,7 +102,7 @@ static void cut_off(struct rpc_watch_entry *entry, enum rpc_guard_verdict verdic
     if (log_limit_allows(&watch->log_limit, LINES_PER_SECOND, &suppressed))
         log_warn("connection reset reason=%s listener=%u peer=\"%s\" suppressed=%u",
             rpc_guard_verdict_name(verdict), entry->peer->listener, entry->peer->name, suppressed);
-    scoreboard_add(&watch->slot->connections_reset, 1);
+    atomic_fetch_add_explicit(&watch->slot->connections_reset, 1, memory_order_relaxed);
     rpc_guard_reset_connection(entry->fd);
     move_entry(entry, ENTRY_RESET);
 }

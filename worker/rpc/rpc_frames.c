@@ -1,0 +1,93 @@
+#include "worker/rpc/rpc_frames.h"
+
+#include <string.h>
+
+#define PREFACE_BYTES 24 /* RFC 9113, section 3.4 */
+
+/* RFC 9113, section 6 */
+#define FRAME_HEADERS      1
+#define FRAME_SETTINGS     4
+#define FRAME_CONTINUATION 9
+#define FLAG_ACK           0x1
+#define FLAG_END_HEADERS   0x4
+
+void rpc_frames_init(struct rpc_frames *frames)
+{
+    *frames = (struct rpc_frames){.skip = PREFACE_BYTES};
+}
+
+/* Judged by what the head promises: nothing of a frame too many reaches the C core's parser. */
+static enum rpc_frames_verdict add_to_block(
+    struct rpc_frames *frames, const struct rpc_frames_limits *limits, uint32_t length)
+{
+    frames->block_bytes += length; /* 24 bits each, and few of them */
+    frames->block_frames++;
+    if (frames->block_bytes > limits->block_bytes || frames->block_frames > limits->block_frames)
+        return RPC_FRAMES_BLOCK;
+    if ((frames->head[4] & FLAG_END_HEADERS) != 0)
+        frames->block_frames = 0;
+    return RPC_FRAMES_FINE;
+}
+
+static enum rpc_frames_verdict begin_block(
+    struct rpc_frames *frames, const struct rpc_frames_limits *limits, uint32_t length)
+{
+    frames->block_bytes = 0;
+    frames->block_frames = 0;
+    if (!frames->has_acknowledged && ++frames->streams > limits->streams)
+        return RPC_FRAMES_STREAMS;
+    return add_to_block(frames, limits, length);
+}
+
+static enum rpc_frames_verdict read_head(
+    struct rpc_frames *frames, const struct rpc_frames_limits *limits)
+{
+    const uint8_t *head = frames->head;
+    uint32_t length = (uint32_t)head[0] << 16 | (uint32_t)head[1] << 8 | head[2];
+    frames->skip = length;
+    frames->head_length = 0;
+    if (head[3] == FRAME_HEADERS)
+        return begin_block(frames, limits, length);
+    if (head[3] == FRAME_CONTINUATION)
+        return add_to_block(frames, limits, length);
+    if (head[3] == FRAME_SETTINGS && (head[4] & FLAG_ACK) != 0)
+        frames->has_acknowledged = true;
+    return RPC_FRAMES_FINE;
+}
+
+enum rpc_frames_verdict rpc_frames_follow(struct rpc_frames *frames,
+    const struct rpc_frames_limits *limits, const void *bytes, size_t length)
+{
+    const uint8_t *next = bytes;
+    while (length > 0) {
+        if (frames->skip > 0) {
+            size_t skipped = length < frames->skip ? length : frames->skip;
+            frames->skip -= (uint32_t)skipped;
+            next += skipped;
+            length -= skipped;
+            continue;
+        }
+        size_t missing = (size_t)RPC_FRAMES_HEAD_BYTES - frames->head_length;
+        size_t taken = length < missing ? length : missing;
+        memcpy(frames->head + frames->head_length, next, taken);
+        frames->head_length += (uint8_t)taken;
+        next += taken;
+        length -= taken;
+        if (frames->head_length < RPC_FRAMES_HEAD_BYTES)
+            break;
+        enum rpc_frames_verdict verdict = read_head(frames, limits);
+        if (verdict != RPC_FRAMES_FINE)
+            return verdict;
+    }
+    return RPC_FRAMES_FINE;
+}
+
+const char *rpc_frames_verdict_name(enum rpc_frames_verdict verdict)
+{
+    static const char *const names[] = {
+        [RPC_FRAMES_FINE] = "none",
+        [RPC_FRAMES_BLOCK] = "header_block",
+        [RPC_FRAMES_STREAMS] = "streams",
+    };
+    return names[verdict];
+}

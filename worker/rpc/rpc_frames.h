@@ -1,0 +1,51 @@
+/* What a client says in HTTP/2 (RFC 9113), followed from frame to frame beside the C core, for what
+ * the C core itself has no bound for: how long a header block may get, in bytes and in frames, and
+ * how many streams are opened by who has not acknowledged our settings and so does not keep to
+ * them.
+ *
+ * Sees the heads of frames only, skips their contents, allocates nothing. What is not HTTP/2 is the
+ * C core's to refuse.
+ */
+#ifndef USERD_WORKER_RPC_RPC_FRAMES_H
+#define USERD_WORKER_RPC_RPC_FRAMES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/attributes.h"
+
+#define RPC_FRAMES_HEAD_BYTES 9
+
+struct rpc_frames_limits {
+    uint32_t block_bytes;  /* of a header block as it is sent */
+    uint32_t block_frames; /* HEADERS and its CONTINUATIONs */
+    uint32_t streams;      /* before our settings are acknowledged */
+};
+
+enum rpc_frames_verdict {
+    RPC_FRAMES_FINE,
+    RPC_FRAMES_BLOCK,
+    RPC_FRAMES_STREAMS,
+};
+
+/* How far a connection has got. */
+struct rpc_frames {
+    uint32_t skip; /* bytes to go until the next frame's head */
+    uint32_t block_bytes;
+    uint32_t block_frames; /* of the block that is open; 0: none is */
+    uint32_t streams;
+    bool has_acknowledged;
+    uint8_t head_length; /* the part of `head` that has come */
+    uint8_t head[RPC_FRAMES_HEAD_BYTES];
+};
+
+/* A new connection, from its preface on. */
+void rpc_frames_init(struct rpc_frames *frames);
+/* The next bytes of it. To be called no more after a verdict that is not fine. */
+MUST_CHECK enum rpc_frames_verdict rpc_frames_follow(struct rpc_frames *frames,
+    const struct rpc_frames_limits *limits, const void *bytes, size_t length);
+/* For the log. */
+const char *rpc_frames_verdict_name(enum rpc_frames_verdict verdict);
+
+#endif
