@@ -6,7 +6,6 @@ proxy that holds back the database's answers so that calls queue up and go toget
 USERD_TEST_CALLS: random calls in the model's test (2000).
 """
 import collections
-import json
 import os
 import random
 import tempfile
@@ -67,8 +66,7 @@ class HeldService(userd_service.Service):
 
     def worker_numbers(self, name):
         """One number of each worker, by slot."""
-        status = json.loads(self.run("status", "--json"))
-        return {worker["slot"]: worker[name] for worker in status["workers"]}
+        return {worker["slot"]: worker[name] for worker in self.status()["workers"]}
 
     def stop(self):
         """The proxy goes last: userd ends cleanly with its database."""

@@ -1,5 +1,6 @@
 """userd as the platform would run it, for tests that are its peers: a database of the test's own, a broker (the embedded one, or
 the real Apache Kafka whose handle file USERD_TEST_KAFKA names), free ports, a throw-away directory."""
+import json
 import os
 import pathlib
 import shutil
@@ -158,6 +159,10 @@ class Service:
             log = {{ level = "debug"; }};
             {self.settings}
         """, encoding="utf-8")
+
+    def status(self):
+        """What `userd status` says."""
+        return json.loads(self.run("status", "--json"))
 
     def environment(self):
         """Ours, without what would win over the file."""

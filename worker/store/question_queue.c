@@ -8,12 +8,19 @@
 #include "common/file_descriptor.h"
 #include "common/monotonic_clock.h"
 
-#define TURN_COST   8    /* rows that a line may ask for in its turn */
-#define DEBT_MAX    1024 /* what one question may cost of later turns: it fills a batch by itself */
-#define NEW_LINES   16
-#define PACE_SHIFT  3 /* a new measurement counts an eighth */
-#define NS_OF_US    1000
-#define PACE_MAX_US INT64_C(10000000)
+#define TURN_COST 8    /* rows that a line may ask for in its turn */
+#define DEBT_MAX  1024 /* what one question may cost of later turns: it fills a batch by itself */
+#define NEW_LINES 16
+#define NS_OF_US  1000
+
+/* A new measurement counts an eighth, and none for more than twice of what was known: a database
+ * that stood still for one batch is not slow, and to refuse calls that it could have answered costs
+ * more than to let some expire. */
+#define PACE_SHIFT    3
+#define PACE_STEP_MAX 2
+/* What is believed before anything was seen. */
+#define PACE_COST_NS    INT64_C(10000)
+#define PACE_LATENCY_US INT64_C(1000)
 
 int question_intake_init(struct question_intake *intake, size_t bound)
 {
@@ -178,9 +185,13 @@ static void pay_turn(
 
 /* ---- how long a newcomer waits ---- */
 
-static void follow(int64_t *average, int64_t value)
+static void follow(int64_t *average, int64_t value, int64_t start)
 {
-    *average = *average == 0 ? value : *average + (value - *average) / (1 << PACE_SHIFT);
+    if (*average == 0)
+        *average = start;
+    if (value > *average * PACE_STEP_MAX)
+        value = *average * PACE_STEP_MAX;
+    *average += (value - *average) / (1 << PACE_SHIFT);
 }
 
 void question_queue_note_pace(
@@ -189,10 +200,9 @@ void question_queue_note_pace(
     struct question_pace *pace = &queue->pace;
     int64_t start_us = sent_us > pace->last_us ? sent_us : pace->last_us;
     pace->last_us = now_us;
-    if (cost == 0 || now_us - sent_us > PACE_MAX_US)
-        return;
-    follow(&pace->latency_us, now_us - sent_us);
-    follow(&pace->cost_ns, (now_us - start_us) * NS_OF_US / (int64_t)cost);
+    follow(&pace->latency_us, now_us - sent_us, PACE_LATENCY_US);
+    if (cost > 0)
+        follow(&pace->cost_ns, (now_us - start_us) * NS_OF_US / (int64_t)cost, PACE_COST_NS);
 }
 
 /* Only what waits already counts: the first in a queue is always tried, so that an estimate that

@@ -77,7 +77,8 @@ const struct user_question *question_queue_next(struct question_queue *queue, in
 struct user_question *question_queue_pop(struct question_queue *queue, int64_t now_us);
 /* Puts a list of popped questions (in the order of popping, joined by `next`) back to the front. */
 void question_queue_put_back(struct question_queue *queue, struct user_question *first);
-/* A batch of this kind, of so many rows, that was sent at `sent_us` has been answered. */
+/* A batch of this kind that was sent at `sent_us` has been answered: of so many rows, 0 where it
+ * had room for more. */
 void question_queue_note_pace(
     struct question_queue *queue, uint64_t cost, int64_t sent_us, int64_t now_us);
 /* Answers all that are over, and lets the others know that they wait. */

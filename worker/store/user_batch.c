@@ -169,7 +169,9 @@ bool user_batch_start(struct user_store *store, enum user_question_kind kind)
     shape->take(batch, &store->queues[kind], batch->sent_us);
     batch->sent_count = batch->question_count;
     batch->cost = 0;
-    for (size_t i = 0; i < batch->question_count; i++)
+    /* A batch that took all there was says how long a statement takes, and not how long a row. */
+    for (size_t i = 0; i < batch->question_count && !question_queue_is_empty(&store->queues[kind]);
+         i++)
         batch->cost += question_cost(batch->questions[i]);
     if (batch->question_count == 0) {
         finish_batch(batch);

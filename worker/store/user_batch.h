@@ -50,7 +50,7 @@ struct user_batch {
     size_t sent_first; /* the part that is in flight */
     size_t sent_count;
     unsigned int attempts;
-    uint64_t cost; /* rows that it asks for */
+    uint64_t cost; /* rows that it asks for; 0: too few to fill it */
     int64_t sent_us;
     struct name_slot *names; /* owned: open addressing, names_capacity is a power of two */
     size_t names_capacity;

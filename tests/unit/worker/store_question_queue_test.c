@@ -276,7 +276,7 @@ Test(question_queue, answers_at_once_what_cannot_be_in_time)
     set_up(&fixture, 10000);
     int64_t now_us = (int64_t)monotonic_clock_us();
     /* A millisecond for a row. */
-    for (int i = 0; i < 50; i++)
+    for (int i = 0; i < 100; i++)
         question_queue_note_pace(&fixture.queues[USER_QUESTION_NAMES], 100, now_us + i * 100000,
             now_us + (i + 1) * 100000);
     put_many(&fixture, own, 1000, 100, 1, 0);
@@ -292,6 +292,40 @@ Test(question_queue, answers_at_once_what_cannot_be_in_time)
     cr_assert_eq(other.answers, 0, "it does not stand behind the others");
     cr_assert_eq(atomic_load(&fixture.intake.waiting), 1002);
     tear_down(&fixture);
+}
+
+/* A thousand calls with a second to go stand in the queue; whether another one is taken. */
+static bool takes_one_more(struct fixture *fixture)
+{
+    static struct test_question own[1000];
+    struct test_question one_more = make_question(1, INT64_MAX);
+    put_many(fixture, own, 1000, 1, 1, 0);
+    one_more.question.source = 1;
+    one_more.question.deadline_us = (int64_t)monotonic_clock_us() + 1000000;
+    cr_assert(put(fixture, &one_more));
+    question_intake_take(&fixture->intake, fixture->queues);
+    tear_down(fixture);
+    return one_more.answers == 0;
+}
+
+Test(question_queue, does_not_take_calls_that_came_one_by_one_for_a_slow_database)
+{
+    struct fixture fixture;
+    set_up(&fixture, 10000);
+    int64_t now_us = (int64_t)monotonic_clock_us();
+    for (int i = 0; i < 1000; i++)
+        question_queue_note_pace(
+            &fixture.queues[USER_QUESTION_NAMES], 0, now_us + i * 10000, now_us + i * 10000 + 5000);
+    cr_assert(takes_one_more(&fixture));
+}
+
+Test(question_queue, does_not_take_one_that_stood_still_for_a_slow_one)
+{
+    struct fixture fixture;
+    set_up(&fixture, 10000);
+    int64_t now_us = (int64_t)monotonic_clock_us();
+    question_queue_note_pace(&fixture.queues[USER_QUESTION_NAMES], 1000, now_us - 4000000, now_us);
+    cr_assert(takes_one_more(&fixture));
 }
 
 struct asker {
