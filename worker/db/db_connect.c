@@ -15,13 +15,16 @@
 
 /* The session's own settings. A read-write server and READ COMMITTED are what the statements rely
  * on; a database whose default gives up durability does not get its way. Batches are short: JIT
- * would only cost. Every statement has its index, and a plan that was made while a table was small
- * is kept for long: it must not be a sequential scan. */
+ * would only cost. A statement is planned once: by default PostgreSQL finds that a plan made for
+ * the one id of a lone call is so much cheaper than the one for any number that it plans each anew,
+ * which takes it longer than to run it. Every statement has its index, and a plan that was made
+ * while a table was small is kept for long: it must not be a sequential scan. */
 static const char session_setup_sql[] =
     "SELECT set_config('statement_timeout', $1, false),"
     " set_config('idle_in_transaction_session_timeout', $1, false),"
     " set_config('default_transaction_isolation', 'read committed', false),"
     " set_config('jit', 'off', false),"
+    " set_config('plan_cache_mode', 'force_generic_plan', false),"
     " set_config('enable_seqscan', 'off', false),"
     " CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')"
     " THEN set_config('synchronous_commit', 'on', false) END";
