@@ -8,16 +8,20 @@
 
 static struct test_userd userd;
 static struct test_rpc client;
+static struct test_rpc stuck_client;
+static PGconn *locker; /* a session that holds a lock on the user's row */
 
 /* With the idle client's connection a worker lives for this long after GOAWAY, and up to two
  * seconds more. */
 static const int64_t idle_times_ms[] = {300, 1100, 1300, 1500, 1800, 2100, 2400};
+static const int64_t stuck_idle_times_ms[] = {1300, 1440, 1800};
 
 static void init(void)
 {
     static const struct test_userd_options options = {
         .workers = 1,
         .top_settings = "shutdown = { drain_timeout_ms = 1000; };",
+        .database_settings = "statement_timeout_ms = 60000;",
     };
     given_userd(&userd, &options);
     given_user(&userd, 17, "trinity");
@@ -26,7 +30,10 @@ static void init(void)
 
 static void fini(void)
 {
+    if (locker != NULL)
+        PQfinish(locker);
     test_rpc_close(&client);
+    test_rpc_close(&stuck_client);
     finally_userd(&userd);
 }
 
@@ -70,5 +77,37 @@ Test(drain, fails_no_call_of_a_client_that_was_idle)
         when_reloaded();
         test_pause_ms(idle_times_ms[i]);
         then_is_served(&client, idle_times_ms[i]);
+    }
+}
+
+static void when_the_user_is_locked(void)
+{
+    locker = test_database_connect(&userd.database);
+    PQclear(PQexec(locker, "BEGIN"));
+    PGresult *result = PQexec(locker, "SELECT 1 FROM \"user\" WHERE id_auth = 17 FOR UPDATE");
+    cr_assert_eq(PQntuples(result), 1, "%s", PQresultErrorMessage(result));
+    PQclear(result);
+}
+
+/* A rename that does not end keeps the worker to the end of its time. */
+Test(drain, with_a_call_that_does_not_end_fails_none_of_a_client_that_was_idle)
+{
+    static const char request[] = "\x08\x11\x12\x08"
+                                  "late one";
+    for (size_t i = 0; i < ARRAY_LENGTH(stuck_idle_times_ms); i++) {
+        test_rpc_open(&stuck_client, userd.gateway_address, false);
+        when_the_user_is_locked();
+        struct test_call *call = test_rpc_start(
+            &stuck_client, METHOD_USER_UPDATE, request, sizeof(request) - 1, TEST_TIMEOUT_MS);
+        test_database_wait_for_waiter(&userd.database);
+        when_reloaded();
+        test_pause_ms(stuck_idle_times_ms[i]);
+        then_is_served(&client, stuck_idle_times_ms[i]);
+        struct test_reply reply;
+        test_rpc_finish(call, &reply);
+        cr_assert_neq(reply.status, GRPC_STATUS_OK, "a call outlived its worker");
+        test_reply_cleanup(&reply);
+        test_rpc_close(&stuck_client);
+        PQfinish(TAKE_PTR(locker));
     }
 }

@@ -102,6 +102,16 @@ size_t rpc_call_pool_in_progress(const struct rpc_call_pool *pool)
     return rpc_peer_use_waiting(use) + rpc_peer_use_unsent(use);
 }
 
+void rpc_call_pool_count_late(struct rpc_call_pool *pool)
+{
+    atomic_store_explicit(&pool->is_late, true, memory_order_relaxed);
+}
+
+size_t rpc_call_pool_late(const struct rpc_call_pool *pool)
+{
+    return atomic_load_explicit(&pool->late, memory_order_relaxed);
+}
+
 void rpc_call_pool_cleanup(struct rpc_call_pool *pool)
 {
     assert(rpc_call_pool_in_progress(pool) == 0);
@@ -135,6 +145,8 @@ static void release_call(struct rpc_call *call)
     if (--call->outstanding > 0)
         return;
     rpc_meter_add(call->method->row, call->status, call->answered_us - call->begun_us);
+    if (call->is_late)
+        atomic_fetch_sub_explicit(&call->pool->late, 1, memory_order_relaxed);
     /* A deadline that has passed is a cancellation too, but no ill will. */
     if (call->was_cancelled != 0 && (uint64_t)call->deadline_us > monotonic_clock_us())
         rpc_peer_add_cancelled(call->peer);
@@ -359,6 +371,9 @@ void rpc_call_begin(struct rpc_call *call, uint32_t listener)
     atomic_store_explicit(&call->is_cancelled, false, memory_order_relaxed);
     atomic_flag_clear_explicit(&call->is_answered, memory_order_relaxed);
     call->was_cancelled = 0;
+    call->is_late = atomic_load_explicit(&call->pool->is_late, memory_order_relaxed);
+    if (call->is_late)
+        atomic_fetch_add_explicit(&call->pool->late, 1, memory_order_relaxed);
     call->is_watched = false;
     call->outstanding = 1;
 }

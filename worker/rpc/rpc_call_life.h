@@ -23,7 +23,7 @@
 
 struct rpc_method;
 
-/* One for each worker; rpc thread only, but for `slot`, `burst` and `peers`. */
+/* One for each worker; rpc thread only, but for `slot`, `burst`, `peers` and the atomics. */
 struct rpc_call_pool {
     grpc_completion_queue *queue;
     const struct core_bridge *bridge;
@@ -33,6 +33,8 @@ struct rpc_call_pool {
     size_t free_count;
     struct rpc_burst burst;
     struct rpc_peer_set peers;
+    atomic_bool is_late; /* calls that arrive from now on are late ones */
+    atomic_size_t late;  /* of those in progress */
 };
 
 struct rpc_call {
@@ -57,6 +59,7 @@ struct rpc_call {
     atomic_bool is_cancelled;
     atomic_flag is_answered;
     int was_cancelled;        /* written by the C core with the closed tag */
+    bool is_late;             /* it arrived after the time that its worker had to leave */
     bool is_watched;          /* closed was started on its own */
     unsigned int outstanding; /* of closed and finished: what is to come back */
     /* the answer */
@@ -74,6 +77,10 @@ void rpc_call_pool_init(struct rpc_call_pool *pool, grpc_completion_queue *queue
 void rpc_call_pool_cleanup(struct rpc_call_pool *pool);
 /* Calls that have arrived, and whose answer has not all been sent yet. Any thread. */
 size_t rpc_call_pool_in_progress(const struct rpc_call_pool *pool);
+/* From now on calls that arrive are told from those that are there. Any thread. */
+void rpc_call_pool_count_late(struct rpc_call_pool *pool);
+/* Of the calls in progress those that have arrived since. Any thread. */
+size_t rpc_call_pool_late(const struct rpc_call_pool *pool);
 
 /* An object to ask for a call with; its `requested` tag is the caller's to fill in. */
 struct rpc_call *rpc_call_take(struct rpc_call_pool *pool);

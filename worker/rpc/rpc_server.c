@@ -19,11 +19,12 @@
 #include "worker/rpc/rpc_listener.h"
 #include "worker/rpc/rpc_reader.h"
 
-/* After the time for clients to leave by themselves: for calls to finish, and then for cancelled
- * ones to come back. Together less than the second after which the master kills a worker that has
- * not left. */
+/* After the time for clients to leave by themselves: for calls to finish, then for those that came
+ * while these did not, and for cancelled ones to come back. Together less than the second after
+ * which the master kills a worker that has not left. */
 #define SHUTDOWN_GRACE_US 300000
-#define CANCEL_GRACE_US   500000
+#define LATE_GRACE_US     150000
+#define CANCEL_GRACE_US   400000
 #define CALLS_CHECK_US    5000
 #define TIMER_ACCURACY_US 5000
 #define HEARTBEAT_US      1000000
@@ -36,7 +37,8 @@
  * way may not read GOAWAY before its next one. As long as such connections are left, servers are
  * therefore not shut down: they serve until a moment without a call, and then end all connections
  * with a last GOAWAY, which says how far they got. Whatever a client sends later it may send again
- * elsewhere, and does so by itself.
+ * elsewhere, and does so by itself. Where calls do not end, the moment is one without any other:
+ * who comes late, and is answered at once, does not fail for them.
  */
 enum drain_step {
     DRAIN_NOT_BEGUN,
@@ -165,8 +167,11 @@ static void cancel_calls(struct rpc_server *server)
 
 static void wait_for_calls(struct rpc_server *server)
 {
-    bool is_over = monotonic_clock_us() >= server->calls_deadline_us;
-    if (rpc_call_pool_in_progress(&server->context.calls) > 0 && !is_over) {
+    const struct rpc_call_pool *calls = &server->context.calls;
+    uint64_t now_us = monotonic_clock_us();
+    size_t awaited = now_us < server->calls_deadline_us ? rpc_call_pool_in_progress(calls)
+                                                        : rpc_call_pool_late(calls);
+    if (awaited > 0 && now_us < server->calls_deadline_us + LATE_GRACE_US) {
         arm_timer(server, CALLS_CHECK_US);
         return;
     }
@@ -188,6 +193,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
         log_warn("drain timeout connections=%zu calls=%zu", rpc_intake_count(server->intake),
             rpc_call_pool_in_progress(&server->context.calls));
         server->step = DRAIN_CALLS;
+        rpc_call_pool_count_late(&server->context.calls);
         server->calls_deadline_us = monotonic_clock_us() + SHUTDOWN_GRACE_US;
         wait_for_calls(server);
         break;
