@@ -14,21 +14,26 @@ static const struct db_statement names_by_id = {
 
 /* Exact match first: of several the one that holds the name's canonical form, else the oldest row.
  * Then the holder of the canonical form; a claim for a name that its holder no longer has (the
- * legacy service renamed it) does not count. */
+ * legacy service renamed it) does not count. Nearly every name has one exact match: what it takes
+ * to choose among several, or to find the holder, is asked for where there is need of it only. A
+ * row for each name, null for one that nobody has. */
 static const struct db_statement id_by_name = {
     .name = "id_by_name",
-    .sql = "SELECT q.number::int4, coalesce(exact.id_auth, holder.id_auth)"
-           " FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q (username, canonical, number)"
-           " LEFT JOIN LATERAL ("
+    .sql = "SELECT q.number::int4, CASE exact.count"
+           " WHEN 1 THEN exact.id_auth"
+           " WHEN 0 THEN ("
+           "  SELECT c.id_auth FROM username_claim c"
+           "  JOIN \"user\" u ON u.id_auth = c.id_auth AND u.username = c.username"
+           "  WHERE c.canonical = q.canonical)"
+           " ELSE ("
            "  SELECT u.id_auth FROM \"user\" u"
            "  LEFT JOIN username_claim c ON c.id_auth = u.id_auth AND c.canonical = q.canonical"
            "  WHERE u.username = q.username"
-           "  ORDER BY c.id_auth IS NULL, u.id LIMIT 1) exact ON true"
-           " LEFT JOIN LATERAL ("
-           "  SELECT c.id_auth FROM username_claim c"
-           "  JOIN \"user\" u ON u.id_auth = c.id_auth AND u.username = c.username"
-           "  WHERE exact.id_auth IS NULL AND c.canonical = q.canonical) holder ON true"
-           " WHERE exact.id_auth IS NOT NULL OR holder.id_auth IS NOT NULL",
+           "  ORDER BY c.id_auth IS NULL, u.id LIMIT 1) END"
+           " FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q (username, canonical, number)"
+           " CROSS JOIN LATERAL ("
+           "  SELECT count(*) AS count, min(u.id_auth) AS id_auth FROM \"user\" u"
+           "  WHERE u.username = q.username) exact",
 };
 
 /* ---- names by id ---- */
@@ -213,7 +218,8 @@ static void answer_ids(struct user_batch *batch, const PGresult *result)
         rows[i] = -1;
     for (int row = 0; row < PQntuples(result); row++) {
         int32_t number = db_result_int4(result, row, 0);
-        if (number >= 1 && (size_t)number <= batch->sent_count)
+        bool is_known = number >= 1 && (size_t)number <= batch->sent_count;
+        if (is_known && !db_result_is_null(result, row, 1))
             rows[number - 1] = row;
     }
     for (size_t i = 0; i < batch->sent_count; i++) {

@@ -49,9 +49,31 @@ bool username_rules_is_text(const char *text, size_t length)
     return u8_check(as_bytes(text), length) == NULL && memchr(text, '\0', length) == NULL;
 }
 
+/* Most names are; what Unicode's tables would say of them is known, and to ask costs as much as
+ * half of a call. */
+static bool is_ascii(const uint8_t *name, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if (name[i] > 0x7f)
+            return false;
+    return true;
+}
+
+/* malloc'ed. */
+static uint8_t *copy_ascii(const uint8_t *name, size_t length, size_t *ret_length)
+{
+    uint8_t *copy = malloc(length);
+    if (!copy)
+        return NULL;
+    *ret_length = length;
+    return memcpy(copy, name, length);
+}
+
 /* NULL, or the rule that one code point breaks on its own. */
 static const char *check_code_point(ucs4_t code_point)
 {
+    if (code_point >= ' ' && code_point <= '~')
+        return NULL;
     if (uc_is_general_category(code_point, UC_CONTROL))
         return message_control;
     if (uc_is_general_category(code_point, UC_UNASSIGNED) ||
@@ -83,10 +105,12 @@ static const char *check_code_points(const uint8_t *name, size_t length)
     return NULL;
 }
 
-/* At most USERNAME_MAX_BYTES. u8_grapheme_next() looks at two code points only, and takes a row of
- * flags apart. */
+/* At most USERNAME_MAX_BYTES, without control characters. u8_grapheme_next() looks at two code
+ * points only, and takes a row of flags apart. */
 static size_t count_characters(const uint8_t *name, size_t length)
 {
+    if (is_ascii(name, length))
+        return length;
     char is_start[USERNAME_MAX_BYTES];
     size_t count = 0;
     u8_grapheme_breaks(name, length, is_start);
@@ -112,10 +136,27 @@ static const char *check_name(const uint8_t *name, size_t length)
     return NULL;
 }
 
+static uint8_t *make_stored(const uint8_t *name, size_t length, size_t *ret_length)
+{
+    return is_ascii(name, length) ? copy_ascii(name, length, ret_length)
+                                  : u8_normalize(UNINORM_NFC, name, length, NULL, ret_length);
+}
+
+static uint8_t *fold_ascii(const uint8_t *name, size_t length, size_t *ret_length)
+{
+    uint8_t *folded = copy_ascii(name, length, ret_length);
+    for (size_t i = 0; folded && i < length; i++)
+        if (folded[i] >= 'A' && folded[i] <= 'Z')
+            folded[i] += 'a' - 'A';
+    return folded;
+}
+
 /* Repeated until nothing changes, so that the canonical form of a canonical form is itself whatever
  * the Unicode tables hold. malloc'ed. */
 static uint8_t *make_canonical(const uint8_t *name, size_t length, size_t *ret_length)
 {
+    if (is_ascii(name, length))
+        return fold_ascii(name, length, ret_length);
     size_t folded_length = 0;
     uint8_t *folded = u8_normalize(UNINORM_NFKC, name, length, NULL, &folded_length);
     for (int round = 0; folded && round < FOLD_ROUNDS; round++) {
@@ -150,8 +191,7 @@ int username_rules_apply(
     if (u8_check(as_bytes(username), length))
         return refuse(message_utf8, ret_message);
 
-    uint8_t *stored =
-        u8_normalize(UNINORM_NFC, as_bytes(username), length, NULL, &forms.stored_length);
+    uint8_t *stored = make_stored(as_bytes(username), length, &forms.stored_length);
     forms.stored = (char *)stored;
     if (!stored)
         return -ENOMEM;

@@ -2,7 +2,10 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unicase.h>
+#include <uninorm.h>
 
 #include "worker/user/username_rules.h"
 
@@ -122,6 +125,26 @@ Test(username_rules, make_canonical_forms_that_stay_themselves)
         }
         username_forms_cleanup(&once);
         username_forms_cleanup(&twice);
+    }
+}
+
+Test(username_rules, know_of_ascii_what_the_tables_say)
+{
+    for (unsigned char byte = ' '; byte <= '~'; byte++) {
+        const uint8_t name[] = {'n', 'A', byte, 'm', 'e'};
+        size_t length = 0;
+        uint8_t *folded = u8_casefold(name, sizeof(name), NULL, UNINORM_NFKC, NULL, &length);
+        struct username_forms forms = {0};
+        const char *message = NULL;
+        cr_assert_not_null(folded);
+        cr_assert_eq(username_rules_apply((const char *)name, sizeof(name), &forms, &message), 0,
+            "%c: %s", byte, message);
+        cr_assert_eq(forms.stored_length, sizeof(name));
+        cr_assert_eq(memcmp(forms.stored, name, sizeof(name)), 0);
+        cr_assert_eq(forms.canonical_length, length);
+        cr_assert_eq(memcmp(forms.canonical, folded, length), 0, "%c", byte);
+        username_forms_cleanup(&forms);
+        free(folded);
     }
 }
 
