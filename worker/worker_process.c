@@ -78,6 +78,13 @@ static void on_availability(bool is_available, void *userdata)
         announce_ready(worker);
 }
 
+static void on_answered(void *userdata)
+{
+    const struct worker_process *worker = userdata;
+    if (worker->rpc != NULL)
+        rpc_server_flush(worker->rpc);
+}
+
 static void on_connection(
     struct process_link *link, uint32_t listener, uint64_t number, int *fd, void *userdata)
 {
@@ -157,6 +164,7 @@ static int open_floors(struct worker_process *worker)
         .slot_number = link->slot_number,
         .outbox_wake_fd = link->outbox_wake_fd,
         .on_availability = on_availability,
+        .on_answered = on_answered,
         .userdata = worker,
     };
     int error = user_store_new(&store_options, &worker->store);

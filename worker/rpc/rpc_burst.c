@@ -26,6 +26,8 @@ void rpc_burst_flush(struct rpc_burst *burst)
 {
     if (burst->first == NULL)
         return;
+    if (burst->source != NULL)
+        (void)sd_event_source_set_enabled(burst->source, SD_EVENT_OFF);
     if (burst->first == burst->last) { /* alone: the context would cost more than it saves */
         rpc_call_send_answer(shift(burst), NULL);
         return;

@@ -30,7 +30,8 @@ MUST_CHECK int rpc_burst_open(
     struct rpc_burst *burst, sd_event *event, const struct core_bridge *bridge);
 /* Sends what is left. */
 void rpc_burst_close(struct rpc_burst *burst);
-/* Sends what is ready. */
+/* Sends what is ready now; else it leaves when the loop's turn is over, which costs another turn.
+ */
 void rpc_burst_flush(struct rpc_burst *burst);
 
 /* Whether the caller is that thread. */

@@ -277,6 +277,11 @@ void rpc_server_add_connection(
     rpc_intake_add(server->intake, listener, number, fd);
 }
 
+void rpc_server_flush(struct rpc_server *server)
+{
+    rpc_burst_flush(&server->context.calls.burst);
+}
+
 void rpc_server_set_serving(struct rpc_server *server, bool is_serving)
 {
     bool was_serving =

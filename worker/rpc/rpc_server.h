@@ -40,6 +40,8 @@ void rpc_server_add_connection(
     struct rpc_server *server, uint32_t listener, uint64_t number, int *fd);
 /* What health says, for "" and for each service. Any thread. */
 void rpc_server_set_serving(struct rpc_server *server, bool is_serving);
+/* Sends the answers that are ready: for whoever has just given the last of many. Loop thread. */
+void rpc_server_flush(struct rpc_server *server);
 /* GOAWAY where the core bridge has it, then waits for connections to end, at most `timeout_ms`,
  * then shuts the C core down; `on_drained` runs once on the loop thread. rpc_server_free() may be
  * called then. */

@@ -223,8 +223,6 @@ static bool is_hopeless(
 void question_intake_take(
     struct question_intake *intake, struct question_queue queues[USER_QUESTION_KINDS])
 {
-    eventfd_t ignored;
-    (void)eventfd_read(intake->wake_fd, &ignored);
     struct user_question *newest =
         atomic_exchange_explicit(&intake->newest, NULL, memory_order_acquire);
     struct user_question *oldest = NULL;

@@ -17,7 +17,7 @@ struct question_intake {
     _Alignas(CACHE_LINE_SIZE) atomic_size_t waiting;
     atomic_bool is_open; /* false: every question is answered USER_UNAVAILABLE at once */
     size_t bound;
-    int wake_fd; /* owned: eventfd, readable when the list may hold questions */
+    int wake_fd; /* owned: eventfd, written when the list is no longer empty; never read */
 };
 
 /* How fast the database has answered lately; for telling how long a newcomer would wait. */

@@ -133,7 +133,8 @@ static void on_availability(bool is_available, void *userdata)
 static void on_room(void *userdata)
 {
     struct user_store *store = userdata;
-    user_store_dispatch(store);
+    user_store_dispatch(store); /* first: the database works while the answers leave */
+    store->options.on_answered(store->options.userdata);
 }
 
 void user_store_ask(
@@ -174,8 +175,8 @@ static int start(struct user_store *store)
         .on_room = on_room,
         .userdata = store,
     };
-    int error = sd_event_add_io(
-        store->event, &store->wake_source, store->intake.wake_fd, EPOLLIN, on_wake, store);
+    int error = sd_event_add_io(store->event, &store->wake_source, store->intake.wake_fd,
+        EPOLLIN | EPOLLET, on_wake, store); /* each write is an edge: nobody needs to read it */
     if (error < 0)
         return error;
     error = sd_event_add_time_relative(

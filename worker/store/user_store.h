@@ -205,6 +205,9 @@ struct user_store_options {
     /* The database has become reachable, with the schema that we need, or is no longer: loop
      * thread. */
     void (*on_availability)(bool is_available, void *userdata);
+    /* Questions may have been answered, all that the database has answered for now, and what waited
+     * has been sent: loop thread. */
+    void (*on_answered)(void *userdata);
     void *userdata;
 };
 
