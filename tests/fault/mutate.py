@@ -130,7 +130,8 @@ MUTATIONS = {
         [("eventd/main.c", "bool is_late = now >= eventd->drain_deadline_us;",
           "bool is_late = now >= eventd->drain_deadline_us + UINT64_C(3600000000);"),
          ("worker/worker_process.c", "if (is_idle || monotonic_clock_us() >= worker->drain_deadline_us) {", "if (is_idle) {"),
-         ("master/child_table.c", "CLOCK_MONOTONIC, timeout_ms * 1000, TIMER", "CLOCK_MONOTONIC, timeout_ms * 100000, TIMER")],
+         ("master/child_table.c", "CLOCK_MONOTONIC, timeout_ms * 1000, TIMER", "CLOCK_MONOTONIC, timeout_ms * 100000, TIMER"),
+         ("master/staffing.c", "#define DRAIN_MARGIN_MS     3000", "#define DRAIN_MARGIN_MS     300000")],
         ["--point", "stop.hung"], "stopping_meets_its_deadline"),
     "lost_is_done": Mutation(
         "a write whose connection was lost is answered OK",
