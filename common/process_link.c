@@ -12,6 +12,7 @@
 
 #include "common/file_descriptor.h"
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "common/process_protocol.h"
 #include "common/settings_transfer.h"
 
@@ -253,12 +254,35 @@ int process_link_answer_connection(struct process_link *link, uint64_t number, b
     return process_link_send(link, &frame);
 }
 
+/* Looks for a while before it sleeps (busy_poll_us). As sd_event_run(). */
+static int run_turn(struct process_link *link)
+{
+    uint64_t limit_us = (uint64_t)link->settings.busy_poll_us;
+    uint64_t start_us = limit_us > 0 ? monotonic_clock_us() : 0;
+    while (limit_us > 0 && monotonic_clock_us() - start_us < limit_us) {
+        int result = sd_event_run(link->event, 0);
+        if (result != 0)
+            return result;
+    }
+    return sd_event_run(link->event, UINT64_MAX);
+}
+
+static int run_loop(struct process_link *link)
+{
+    int status = 0;
+    while (status >= 0 && sd_event_get_state(link->event) != SD_EVENT_FINISHED)
+        status = run_turn(link);
+    if (status >= 0)
+        (void)sd_event_get_exit_code(link->event, &status);
+    return status;
+}
+
 int process_link_run(struct process_link *link)
 {
     link->is_running = true;
     if (link->early_drain != NULL)
         (void)sd_event_source_set_enabled(link->early_drain, SD_EVENT_ONESHOT);
-    int status = sd_event_loop(link->event);
+    int status = run_loop(link);
     if (status < 0)
         log_error("event loop failed error=\"%s\"", strerror(-status));
     return status < 0 ? EX_SOFTWARE : status;

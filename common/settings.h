@@ -45,6 +45,7 @@ struct settings {
                   */
     char *run_dir;
     int core_bridge; /* enum core_bridge_mode */
+    int busy_poll_us;
     struct settings_listener listeners[SETTINGS_MAX_LISTENERS];
     size_t listener_count;
     struct {

@@ -88,6 +88,20 @@ static gpr_timespec beat(struct rpc_server *server, gpr_timespec deadline)
         gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_micros(HEARTBEAT_WAIT_US, GPR_TIMESPAN));
 }
 
+/* Looks for a while before it sleeps (busy_poll_us). */
+static grpc_event wait_for_event(const struct rpc_server *server, gpr_timespec deadline)
+{
+    uint64_t limit_us = (uint64_t)server->options.settings->busy_poll_us;
+    uint64_t start_us = limit_us > 0 ? monotonic_clock_us() : 0;
+    while (limit_us > 0 && monotonic_clock_us() - start_us < limit_us) {
+        grpc_event event = grpc_completion_queue_next(
+            server->context.queue, gpr_inf_past(GPR_CLOCK_MONOTONIC), NULL);
+        if (event.type != GRPC_QUEUE_TIMEOUT)
+            return event;
+    }
+    return grpc_completion_queue_next(server->context.queue, deadline, NULL);
+}
+
 static void *run_queue(void *server_pointer)
 {
     struct rpc_server *server = server_pointer;
@@ -95,7 +109,7 @@ static void *run_queue(void *server_pointer)
     gpr_timespec deadline = gpr_now(GPR_CLOCK_MONOTONIC);
     for (;;) {
         deadline = beat(server, deadline);
-        grpc_event event = grpc_completion_queue_next(server->context.queue, deadline, NULL);
+        grpc_event event = wait_for_event(server, deadline);
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
         if (event.type != GRPC_OP_COMPLETE)
