@@ -31,10 +31,10 @@ struct rpc_call_pool {
     size_t message_limit_bytes;
     struct rpc_call *free_calls; /* owned */
     size_t free_count;
+    atomic_size_t late;  /* of those in progress */
+    atomic_bool is_late; /* calls that arrive from now on are late ones */
     struct rpc_burst burst;
     struct rpc_peer_set peers;
-    atomic_bool is_late; /* calls that arrive from now on are late ones */
-    atomic_size_t late;  /* of those in progress */
 };
 
 struct rpc_call {

@@ -130,8 +130,8 @@ Test(username_rules, make_canonical_forms_that_stay_themselves)
 
 Test(username_rules, know_of_ascii_what_the_tables_say)
 {
-    for (unsigned char byte = ' '; byte <= '~'; byte++) {
-        const uint8_t name[] = {'n', 'A', byte, 'm', 'e'};
+    for (int byte = ' '; byte <= '~'; byte++) {
+        const uint8_t name[] = {'n', 'A', (uint8_t)byte, 'm', 'e'};
         size_t length = 0;
         uint8_t *folded = u8_casefold(name, sizeof(name), NULL, UNINORM_NFKC, NULL, &length);
         struct username_forms forms = {0};
