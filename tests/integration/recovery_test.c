@@ -88,52 +88,59 @@ Test(recovery, of_a_killed_worker_keeps_the_service_up)
 
 /* ---- connections that a worker had not taken when it died ---- */
 
-static size_t stop_workers(pid_t ret_pids[TEST_MAX_MEMBERS])
+struct new_client {
+    struct test_rpc rpc;
+    struct test_call *call;
+};
+
+/* Workers that read nothing any more. */
+static void given_stopped_workers(int count, pid_t ret_pids[TEST_MAX_MEMBERS])
 {
-    size_t count = children("userd-worker", ret_pids);
-    for (size_t i = 0; i < count; i++)
+    given_service(count, false);
+    given_user(&userd, 17, "trinity");
+    then_name_is(&userd, 17, "trinity");
+    cr_assert_eq(children("userd-worker", ret_pids), (size_t)count);
+    for (int i = 0; i < count; i++)
         cr_assert_eq(kill(ret_pids[i], SIGSTOP), 0);
-    return count;
 }
 
-/* A call on a connection of its own, which the master has passed to a worker: from then on the only
- * descriptors of it are the master's and, in the worker's channel, the one that is on its way. */
-static struct test_call *given_call_of_a_new_client(struct test_rpc *rpc, size_t held_before)
+/* A call on a connection of its own each, which the master has passed to a worker: from then on the
+ * only descriptors of it are the master's and, in the worker's channel, the one on its way. */
+static void given_calls_of_new_clients(struct new_client *clients, size_t count)
 {
     static const uint8_t user_17[] = {0x08, 17};
-    test_rpc_open(rpc, userd.gateway_address, false);
-    struct test_call *call =
-        test_rpc_start(rpc, METHOD_GET_USER, user_17, sizeof(user_17), TEST_TIMEOUT_MS);
-    bool is_passed =
-        TEST_WAIT_FOR(test_process_sockets(userd.master.pid) > held_before, TEST_TIMEOUT_MS);
-    cr_assert(is_passed, "the master has not accepted the connection");
-    return call;
+    for (size_t i = 0; i < count; i++) {
+        size_t held_before = test_process_sockets(userd.master.pid);
+        test_rpc_open(&clients[i].rpc, userd.gateway_address, false);
+        clients[i].call = test_rpc_start(
+            &clients[i].rpc, METHOD_GET_USER, user_17, sizeof(user_17), TEST_TIMEOUT_MS);
+        bool is_passed =
+            TEST_WAIT_FOR(test_process_sockets(userd.master.pid) > held_before, TEST_TIMEOUT_MS);
+        cr_assert(is_passed, "the master has not accepted connection %zu", i);
+    }
 }
 
-static void then_call_succeeds(struct test_call *call, struct test_rpc *rpc)
+static void then_calls_succeed(struct new_client *clients, size_t count)
 {
-    struct test_reply reply;
-    test_rpc_finish(call, &reply);
-    cr_assert_eq(reply.status, GRPC_STATUS_OK, "status %d %s", (int)reply.status, reply.message);
-    test_reply_cleanup(&reply);
-    test_rpc_close(rpc);
+    for (size_t i = 0; i < count; i++) {
+        struct test_reply reply;
+        test_rpc_finish(clients[i].call, &reply);
+        cr_assert_eq(
+            reply.status, GRPC_STATUS_OK, "status %d %s", (int)reply.status, reply.message);
+        test_reply_cleanup(&reply);
+        test_rpc_close(&clients[i].rpc);
+    }
 }
 
 Test(recovery, takes_connections_that_a_dead_worker_had_not_taken_to_the_next_one)
 {
-    given_service(1, false);
-    given_user(&userd, 17, "trinity");
-    then_name_is(&userd, 17, "trinity");
     pid_t workers[TEST_MAX_MEMBERS];
-    cr_assert_eq(stop_workers(workers), 1);
-    struct test_rpc clients[3];
-    struct test_call *calls[ARRAY_LENGTH(clients)];
-    for (size_t i = 0; i < ARRAY_LENGTH(clients); i++)
-        calls[i] = given_call_of_a_new_client(&clients[i], test_process_sockets(userd.master.pid));
+    struct new_client clients[3];
+    given_stopped_workers(1, workers);
+    given_calls_of_new_clients(clients, ARRAY_LENGTH(clients));
     size_t held = test_process_sockets(userd.master.pid);
     cr_assert_eq(kill(workers[0], SIGKILL), 0);
-    for (size_t i = 0; i < ARRAY_LENGTH(clients); i++)
-        then_call_succeeds(calls[i], &clients[i]);
+    then_calls_succeed(clients, ARRAY_LENGTH(clients));
     then_log_says(&userd, "connections passed to others slot=1 count=3");
     bool is_let_go = TEST_WAIT_FOR(
         test_process_sockets(userd.master.pid) <= held - ARRAY_LENGTH(clients), TEST_TIMEOUT_MS);
@@ -142,19 +149,13 @@ Test(recovery, takes_connections_that_a_dead_worker_had_not_taken_to_the_next_on
 
 Test(recovery, takes_connections_that_a_dead_worker_had_not_taken_to_its_neighbour)
 {
-    given_service(2, false);
-    given_user(&userd, 17, "trinity");
-    then_name_is(&userd, 17, "trinity");
     pid_t workers[TEST_MAX_MEMBERS];
-    cr_assert_eq(stop_workers(workers), 2);
-    struct test_rpc clients[4];
-    struct test_call *calls[ARRAY_LENGTH(clients)];
-    for (size_t i = 0; i < ARRAY_LENGTH(clients); i++)
-        calls[i] = given_call_of_a_new_client(&clients[i], test_process_sockets(userd.master.pid));
+    struct new_client clients[4];
+    given_stopped_workers(2, workers);
+    given_calls_of_new_clients(clients, ARRAY_LENGTH(clients));
     cr_assert_eq(kill(workers[0], SIGKILL), 0);
     cr_assert_eq(kill(workers[1], SIGCONT), 0);
-    for (size_t i = 0; i < ARRAY_LENGTH(clients); i++)
-        then_call_succeeds(calls[i], &clients[i]);
+    then_calls_succeed(clients, ARRAY_LENGTH(clients));
 }
 
 Test(recovery, of_a_killed_eventd_goes_on_where_it_was)
