@@ -2,7 +2,6 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <jansson.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 #include "common/file_descriptor.h"
 
 #include "ipc.pb-c.h"
+#include "tests/harness/test_status.h"
 #include "tests/harness/test_userd.h"
 
 #define PATH_SIZE     192
@@ -52,37 +52,6 @@ static void then_output_holds(const char *output, const char *text)
     cr_assert(strstr(output, text) != NULL, "\"%s\" is not in: %s", text, output);
 }
 
-static json_t *when_asked_for_status(void)
-{
-    char *output = NULL;
-    int status = when_told("status", "--json", &output);
-    json_error_t error;
-    json_t *root = json_loads(output, 0, &error);
-    cr_assert(status == 0 && root != NULL, "status %d: %s", status, output);
-    free(output);
-    return root;
-}
-
-static json_int_t number_at(json_t *object, const char *group, const char *name)
-{
-    json_t *place = group != NULL ? json_object_get(object, group) : object;
-    json_t *value = json_object_get(place, name);
-    cr_assert(json_is_integer(value), "no number %s", name);
-    return json_integer_value(value);
-}
-
-/* Of "methods"; fails the test when there is none of that name. */
-static json_t *method_of(json_t *root, const char *name)
-{
-    size_t i = 0;
-    json_t *method = NULL;
-    json_array_foreach(json_object_get(root, "methods"), i,
-        method) if (strcmp(json_string_value(json_object_get(method, "name")), name) ==
-                    0) return method;
-    cr_assert_fail("no method %s", name);
-    return NULL;
-}
-
 static void socket_path(char ret_path[PATH_SIZE])
 {
     (void)snprintf(ret_path, PATH_SIZE, "%s/run/admin.sock", userd.directory);
@@ -116,9 +85,9 @@ Test(admin, status_as_json_holds_the_numbers)
     given_user(&userd, 17, "trinity");
     for (int i = 0; i < CALLS; i++)
         then_name_is(&userd, 17, "trinity");
-    json_t *root = when_asked_for_status();
-    cr_assert_eq(number_at(root, "master", "pid"), userd.master.pid);
-    cr_assert_eq(number_at(root, "master", "generation"), 1);
+    json_t *root = test_status_read(&userd);
+    cr_assert_eq(test_status_number(root, "master", "pid"), userd.master.pid);
+    cr_assert_eq(test_status_number(root, "master", "generation"), 1);
     cr_assert_eq(json_array_size(json_object_get(json_object_get(root, "master"), "listeners")), 2);
     json_t *workers = json_object_get(root, "workers");
     cr_assert_eq(json_array_size(workers), 2);
@@ -126,15 +95,15 @@ Test(admin, status_as_json_holds_the_numbers)
         json_string_value(json_object_get(json_array_get(workers, 0), "state")), "ready");
     cr_assert(json_is_true(json_object_get(json_array_get(workers, 0), "database_ready")));
     json_t *totals = json_object_get(root, "totals");
-    cr_assert_geq(number_at(totals, NULL, "connections"), 1);
-    cr_assert_geq(number_at(totals, "calls", "started"), CALLS);
-    cr_assert_geq(number_at(totals, "calls", "ok"), CALLS);
-    cr_assert_eq(number_at(totals, "calls", "failed"), 0);
-    cr_assert_geq(number_at(totals, NULL, "batched_requests"), CALLS);
-    cr_assert_gt(number_at(root, "eventd", "pid"), 0);
-    json_t *method = method_of(root, "user.User/GetUser");
-    cr_assert_geq(number_at(method, "statuses", "OK"), CALLS);
-    cr_assert_gt(number_at(method, NULL, "p99_us"), 0);
+    cr_assert_geq(test_status_number(totals, NULL, "connections"), 1);
+    cr_assert_geq(test_status_number(totals, "calls", "started"), CALLS);
+    cr_assert_geq(test_status_number(totals, "calls", "ok"), CALLS);
+    cr_assert_eq(test_status_number(totals, "calls", "failed"), 0);
+    cr_assert_geq(test_status_number(totals, NULL, "batched_requests"), CALLS);
+    cr_assert_gt(test_status_number(root, "eventd", "pid"), 0);
+    json_t *method = test_status_method(root, "user.User/GetUser");
+    cr_assert_geq(test_status_number(method, "statuses", "OK"), CALLS);
+    cr_assert_gt(test_status_number(method, NULL, "p99_us"), 0);
     json_decref(root);
 }
 
@@ -278,7 +247,7 @@ Test(admin, a_member_of_the_group_may_ask_and_change_nothing)
     cr_assert_str_eq(
         answer->admin_result->reason, "userd: this is for root and the service's own user");
     userd__ipc__frame__free_unpacked(answer, NULL);
-    json_t *root = when_asked_for_status();
+    json_t *root = test_status_read(&userd);
     json_decref(root);
 }
 
@@ -296,7 +265,7 @@ Test(admin, the_seventeenth_client_is_turned_away_and_the_others_run_out_of_time
     cr_assert(!is_hung_up(clients[0]));
     cr_assert(
         TEST_WAIT_FOR(is_hung_up(clients[CLIENTS_MAX - 1]), COMMAND_WAIT), "a silent client stays");
-    json_t *root = when_asked_for_status();
+    json_t *root = test_status_read(&userd);
     json_decref(root);
     for (int i = 0; i < CLIENTS_MAX; i++)
         fd_close(&clients[i]);
@@ -309,7 +278,7 @@ Test(admin, nonsense_ends_the_client_and_nothing_else)
     cr_assert(fd >= 0);
     cr_assert_eq(send(fd, "\x01nonsense", 9, MSG_NOSIGNAL), 9);
     cr_assert(TEST_WAIT_FOR(is_hung_up(fd), COMMAND_WAIT), "nonsense is listened to");
-    json_t *root = when_asked_for_status();
+    json_t *root = test_status_read(&userd);
     json_decref(root);
 }
 
@@ -324,8 +293,8 @@ Test(admin, a_killed_masters_socket_is_taken_over)
     then_output_holds(output, "userd is not running (run_dir=");
     free(output);
     when_userd_starts(&userd);
-    json_t *root = when_asked_for_status();
-    cr_assert_eq(number_at(root, "master", "pid"), userd.master.pid);
+    json_t *root = test_status_read(&userd);
+    cr_assert_eq(test_status_number(root, "master", "pid"), userd.master.pid);
     json_decref(root);
 }
 
@@ -338,9 +307,9 @@ Test(admin, reload_returns_when_the_new_generation_serves)
     char *output = NULL;
     cr_assert_eq(when_told("reload", NULL, &output), 0, "%s", output);
     free(output);
-    json_t *root = when_asked_for_status();
-    cr_assert_eq(number_at(root, "master", "generation"), 2);
-    cr_assert_geq(number_at(json_object_get(root, "totals"), NULL, "workers_ready"), 2);
+    json_t *root = test_status_read(&userd);
+    cr_assert_eq(test_status_number(root, "master", "generation"), 2);
+    cr_assert_geq(test_status_number(json_object_get(root, "totals"), NULL, "workers_ready"), 2);
     json_decref(root);
     then_name_is(&userd, 17, "trinity");
 }

@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
+#include "tests/harness/test_status.h"
 #include "tests/harness/test_userd.h"
 
 #define QUEUED_CALLS 50
@@ -127,6 +128,7 @@ Test(queued_call, whose_deadline_passed_before_its_turn_changes_nothing)
         test_rpc_finish(late[i], &reply);
         then_fails_with(&reply, GRPC_STATUS_DEADLINE_EXCEEDED, NULL);
     }
+    then_method_has_ended(&userd, &METHOD_USER_UPDATE[1], ARRAY_LENGTH(late));
     when_the_table_is_free_again();
     for (size_t i = 0; i < ARRAY_LENGTH(holders); i++) {
         struct test_reply reply;
@@ -139,6 +141,7 @@ Test(queued_call, whose_deadline_passed_before_its_turn_changes_nothing)
 
 Test(queued_call, that_is_cancelled_before_its_turn_changes_nothing)
 {
+    given_user(&userd, 18, "niobe");
     when_the_table_is_locked();
     struct test_call *holders[2];
     for (size_t i = 0; i < ARRAY_LENGTH(holders); i++) {
@@ -148,21 +151,25 @@ Test(queued_call, that_is_cancelled_before_its_turn_changes_nothing)
     }
     static const char request[] = "\x08\x11\x12\x08"
                                   "late one";
+    json_int_t begun = test_status_calls_begun(&userd);
     struct test_call *call = test_rpc_start(
         &userd.gateway, METHOD_USER_UPDATE, request, sizeof(request) - 1, TEST_TIMEOUT_MS);
-    test_pause_ms(200); /* it is there, and is found waiting */
+    then_calls_have_begun(&userd, begun + 1);
     test_rpc_cancel(call);
     struct test_reply reply;
     test_rpc_finish(call, &reply);
     then_fails_with(&reply, GRPC_STATUS_CANCELLED, NULL);
-    test_pause_ms(200); /* the worker has heard of it */
+    then_method_has_ended(&userd, &METHOD_USER_UPDATE[1], 1);
     when_the_table_is_free_again();
     for (size_t i = 0; i < ARRAY_LENGTH(holders); i++) {
         test_rpc_finish(holders[i], &reply);
         cr_assert_eq(reply.status, GRPC_STATUS_OK, "%s", reply.message);
         test_reply_cleanup(&reply);
     }
-    test_pause_ms(200); /* it would have been written by now */
+    /* It would have been written with this one, or before. */
+    when_renamed(&userd, 18, "morpheus", &reply);
+    cr_assert_eq(reply.status, GRPC_STATUS_OK, "%s", reply.message);
+    test_reply_cleanup(&reply);
     then_name_is(&userd, 17, "trinity");
 }
 
