@@ -109,6 +109,36 @@ void test_database_start_cluster(const struct test_database *database)
     run_cluster_tool("start", database->handle, NULL);
 }
 
+void test_database_socket_url(const struct test_database *database, char *ret_url)
+{
+    char url[256];
+    read_handle(database->handle, "socket_url", url, sizeof(url));
+    (void)snprintf(ret_url, sizeof(database->url), "%s%s", url, database->name);
+}
+
+void test_database_explain(const struct test_database *database)
+{
+    char sql[256];
+    (void)snprintf(sql, sizeof(sql),
+        "ALTER DATABASE %s SET session_preload_libraries = 'auto_explain';"
+        "ALTER DATABASE %s SET auto_explain.log_min_duration = 0",
+        database->name, database->name);
+    free(run_sql(database->admin_url, sql));
+}
+
+size_t test_database_logged(const struct test_database *database, const char *text)
+{
+    char path[PATH_MAX];
+    read_handle(database->handle, "directory", path, sizeof(path) - sizeof("/log"));
+    (void)strcat(path, "/log");
+    char *log = test_file_read(path, NULL);
+    size_t count = 0;
+    for (const char *place = strstr(log, text); place != NULL; place = strstr(place + 1, text))
+        count++;
+    free(log);
+    return count;
+}
+
 PGconn *test_database_connect(const struct test_database *database)
 {
     return connect_to(database->url);

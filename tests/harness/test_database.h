@@ -26,6 +26,13 @@ void test_database_remove(struct test_database *database);
 void test_database_stop_cluster(const struct test_database *database);
 void test_database_start_cluster(const struct test_database *database);
 
+/* The same database by the cluster's Unix socket; the caller's buffer, as large as `url`. */
+void test_database_socket_url(const struct test_database *database, char *ret_url);
+/* From now on new sessions write the plan of each statement that they run into the log. */
+void test_database_explain(const struct test_database *database);
+/* How often the cluster's log holds `text`; others may write there if it is shared. */
+size_t test_database_logged(const struct test_database *database, const char *text);
+
 /* A session of the caller's own: PQfinish() it. */
 PGconn *test_database_connect(const struct test_database *database);
 /* Runs statements that must work. */
