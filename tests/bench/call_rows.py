@@ -8,7 +8,7 @@ import stand
 import yardsticks
 from figures import Figure, median, rate_against
 
-BUSY_POLL = "busy_poll_us = 100;"
+BUSY_POLL = "busy_poll_us = 300;"
 IDS_PER_CALL = 20
 # Calls that cost the database most of the time, so that the generator can really offer three times what is served.
 OVERLOAD_CALL = ("--method", "GetByIDs", "--ids-per-call", 100)

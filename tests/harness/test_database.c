@@ -128,9 +128,10 @@ void test_database_explain(const struct test_database *database)
 
 size_t test_database_logged(const struct test_database *database, const char *text)
 {
+    char directory[256];
     char path[PATH_MAX];
-    read_handle(database->handle, "directory", path, sizeof(path) - sizeof("/log"));
-    (void)strcat(path, "/log");
+    read_handle(database->handle, "directory", directory, sizeof(directory));
+    (void)snprintf(path, sizeof(path), "%s/log", directory);
     char *log = test_file_read(path, NULL);
     size_t count = 0;
     for (const char *place = strstr(log, text); place != NULL; place = strstr(place + 1, text))
