@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -254,7 +255,8 @@ int process_link_answer_connection(struct process_link *link, uint64_t number, b
     return process_link_send(link, &frame);
 }
 
-/* Looks for a while before it sleeps (busy_poll_us). As sd_event_run(). */
+/* Looks for a while before it sleeps (busy_poll_us), giving way to who wants the core. As
+ * sd_event_run(). */
 static int run_turn(struct process_link *link)
 {
     uint64_t limit_us = (uint64_t)link->settings.busy_poll_us;
@@ -263,6 +265,7 @@ static int run_turn(struct process_link *link)
         int result = sd_event_run(link->event, 0);
         if (result != 0)
             return result;
+        (void)sched_yield();
     }
     return sd_event_run(link->event, UINT64_MAX);
 }

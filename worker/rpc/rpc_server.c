@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <grpc/support/time.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,7 +89,8 @@ static gpr_timespec beat(struct rpc_server *server, gpr_timespec deadline)
         gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_micros(HEARTBEAT_WAIT_US, GPR_TIMESPAN));
 }
 
-/* Looks for a while before it sleeps (busy_poll_us). */
+/* Looks for a while before it sleeps (busy_poll_us). Whoever wants the core has it between two
+ * looks: what is looked for comes from others, a database session and clients among them. */
 static grpc_event wait_for_event(const struct rpc_server *server, gpr_timespec deadline)
 {
     uint64_t limit_us = (uint64_t)server->options.settings->busy_poll_us;
@@ -98,6 +100,7 @@ static grpc_event wait_for_event(const struct rpc_server *server, gpr_timespec d
             server->context.queue, gpr_inf_past(GPR_CLOCK_MONOTONIC), NULL);
         if (event.type != GRPC_QUEUE_TIMEOUT)
             return event;
+        (void)sched_yield();
     }
     return grpc_completion_queue_next(server->context.queue, deadline, NULL);
 }
