@@ -205,8 +205,10 @@ void question_queue_note_pace(
         follow(&pace->cost_ns, (now_us - start_us) * NS_OF_US / (int64_t)cost, PACE_COST_NS);
 }
 
-/* Only what waits already counts: the first in a queue is always tried, so that an estimate that
- * was true once does not last for ever. */
+/* The estimate is taken half as long again: a queue that is just as long as deadlines are lets all
+ * that stand in it expire, with the work done for them, at the first slow moment. Only what waits
+ * already counts: the first in a queue is always tried, so that an estimate that was true once does
+ * not last for ever. */
 static bool is_hopeless(
     const struct question_queue *queue, const struct user_question *question, int64_t now_us)
 {
@@ -217,7 +219,7 @@ static bool is_hopeless(
     if (ahead > queue->cost)
         ahead = queue->cost;
     int64_t wait_us = queue->pace.latency_us + (int64_t)ahead * queue->pace.cost_ns / NS_OF_US;
-    return now_us + wait_us > question->deadline_us && question->deadline_us > now_us;
+    return now_us + wait_us + wait_us / 2 > question->deadline_us && question->deadline_us > now_us;
 }
 
 void question_intake_take(

@@ -276,23 +276,27 @@ Test(question_queue, answers_at_once_what_cannot_be_in_time)
     struct fixture fixture;
     static struct test_question own[1000];
     struct test_question late = make_question(1, INT64_MAX);
+    struct test_question barely = make_question(4, INT64_MAX);
     struct test_question in_time = make_question(2, INT64_MAX);
     struct test_question other = make_question(3, INT64_MAX);
     set_up(&fixture, 10000);
     int64_t now_us = (int64_t)monotonic_clock_us();
-    /* A millisecond for a row. */
+    /* A millisecond for a row: what is put behind a thousand waits for 1.1 seconds. */
     for (int i = 0; i < 100; i++)
         question_queue_note_pace(&fixture.queues[USER_QUESTION_NAMES], 100, now_us + i * 100000,
             now_us + (i + 1) * 100000);
     put_many(&fixture, own, 1000, 100, 1, 0);
-    late.question.source = in_time.question.source = 1;
+    late.question.source = barely.question.source = in_time.question.source = 1;
     other.question.source = 2;
     late.question.deadline_us = other.question.deadline_us = now_us + 500000;
-    in_time.question.deadline_us = now_us + 10000000;
-    cr_assert(put(&fixture, &late) && put(&fixture, &in_time) && put(&fixture, &other));
+    barely.question.deadline_us = now_us + 1400000;
+    in_time.question.deadline_us = now_us + 2000000;
+    cr_assert(put(&fixture, &late) && put(&fixture, &barely) && put(&fixture, &in_time) &&
+              put(&fixture, &other));
     question_intake_take(&fixture.intake, fixture.queues);
     cr_assert_eq(late.answers, 1);
     cr_assert_eq(late.outcome, USER_HOPELESS);
+    cr_assert_eq(barely.answers, 1, "the first slow moment would be too much");
     cr_assert_eq(in_time.answers, 0);
     cr_assert_eq(other.answers, 0, "it does not stand behind the others");
     cr_assert_eq(atomic_load(&fixture.intake.waiting), 1002);
