@@ -101,15 +101,9 @@ static int connection_age_ms(const struct settings *settings, bool has_goaway)
 grpc_server *rpc_core_new_server(const struct settings *settings, grpc_resource_quota *quota,
     struct core_acceptor *acceptor, bool has_goaway)
 {
-    int age_ms = connection_age_ms(settings, has_goaway);
     grpc_arg arguments[] = {
         core_bridge_acceptor_argument(acceptor),
         quota_argument(quota),
-        /* Without the filters that look at a message's size and compression, which rpc_message.c
-         * does, a call costs 0.93 of the CPU; but the filter that ends connections by age goes with
-         * them. Deadlines are wanted in any case. */
-        integer_argument(GRPC_ARG_MINIMAL_STACK, age_ms == INT_MAX),
-        integer_argument(GRPC_ARG_ENABLE_DEADLINE_CHECKS, 1),
         integer_argument(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, settings->limits.message_bytes),
         /* Inflated by us (rpc_message.c), within a bound that the C core does not have. */
         integer_argument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
@@ -119,7 +113,7 @@ grpc_server *rpc_core_new_server(const struct settings *settings, grpc_resource_
         integer_argument(GRPC_ARG_MAX_METADATA_SIZE, RPC_CORE_METADATA_BYTES),
         /* The C core adds a jitter of a tenth either way, and waits for calls that are under way.
          */
-        integer_argument(GRPC_ARG_MAX_CONNECTION_AGE_MS, age_ms),
+        integer_argument(GRPC_ARG_MAX_CONNECTION_AGE_MS, connection_age_ms(settings, has_goaway)),
         integer_argument(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
         integer_argument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
         integer_argument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
