@@ -85,7 +85,7 @@ static const struct setting_row table[] = {
     INTEGER("limits.one_way_bytes", limits.one_way_bytes, WORKER, 256 * KIB, 0, 1024 * MIB),
     INTEGER(
         "limits.streams_per_connection", limits.streams_per_connection, WORKER, 1000, 1, 100000),
-    INTEGER("limits.connections", limits.connections, MASTER, 10000, 1, 1000000),
+    INTEGER("limits.connections", limits.connections, MASTER | WORKER, 10000, 1, 1000000),
     INTEGER(
         "limits.connections_per_address", limits.connections_per_address, MASTER, 1000, 1, 1000000),
     INTEGER("limits.connection_rate_per_address", limits.connection_rate_per_address, MASTER, 1000,
