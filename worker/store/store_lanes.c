@@ -21,6 +21,7 @@ struct store_lane {
     struct store_lanes *lanes;
     struct db_connection *connection; /* owned */
     size_t writes_in_flight;
+    size_t room_taken;
 };
 
 struct store_lanes {
@@ -130,7 +131,7 @@ static const struct store_lane *choose(const struct store_lanes *lanes, bool is_
 bool store_lanes_has_room(const struct store_lanes *lanes, bool is_write)
 {
     const struct store_lane *lane = choose(lanes, is_write);
-    return lane && db_connection_in_flight(lane->connection) < STORE_LANES_IN_FLIGHT;
+    return lane && lane->room_taken < STORE_LANES_IN_FLIGHT;
 }
 
 static void on_answer(struct db_request *db_request, const struct db_answer *answer)
@@ -138,6 +139,8 @@ static void on_answer(struct db_request *db_request, const struct db_answer *ans
     struct store_request *request = CONTAINER_OF(db_request, struct store_request, request);
     if (request->is_write)
         request->lane->writes_in_flight--;
+    if (request->takes_room)
+        request->lane->room_taken--;
     request->on_answer(request, answer);
 }
 
@@ -153,6 +156,8 @@ int store_lanes_submit(struct store_lanes *lanes, struct store_request *request,
     int error = db_connection_submit(lane->connection, &request->request, steps, step_count);
     if (!error && request->is_write)
         lane->writes_in_flight++;
+    if (!error && request->takes_room)
+        lane->room_taken++;
     return error;
 }
 

@@ -10,8 +10,8 @@
 #include "common/settings.h"
 #include "worker/db/db_connection.h"
 
-#define STORE_LANES_IN_FLIGHT                                           \
-    2 /* batches on one connection: one runs, the next is already there \
+#define STORE_LANES_IN_FLIGHT                                                  \
+    2 /* that take room on one connection: one runs, the next is already there \
        */
 
 struct store_lanes;
@@ -20,6 +20,7 @@ struct store_lane;
 struct store_request {
     void (*on_answer)(struct store_request *request, const struct db_answer *answer);
     bool is_write;
+    bool takes_room; /* one of those that store_lanes_has_room() counts */
     /* private while in flight */
     struct db_request request;
     struct store_lane *lane;
@@ -45,6 +46,8 @@ struct store_lanes *store_lanes_free(struct store_lanes *lanes);
 bool store_lanes_is_available(const struct store_lanes *lanes);
 /* Nothing is in flight. */
 bool store_lanes_is_idle(const struct store_lanes *lanes);
+/* Batches of events, of which there is a bounded number, do not count: they come one upon the other
+ * as long as there is a backlog, and calls must not wait for its end. */
 bool store_lanes_has_room(const struct store_lanes *lanes, bool is_write);
 /* Sends, with room or without; as db_connection_submit(). */
 MUST_CHECK int store_lanes_submit(struct store_lanes *lanes, struct store_request *request,

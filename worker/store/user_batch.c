@@ -165,6 +165,7 @@ bool user_batch_start(struct user_store *store, enum user_question_kind kind)
         store->is_write_in_flight[kind] = true;
     batch->request.on_answer = on_answer;
     batch->request.is_write = shape->is_write;
+    batch->request.takes_room = true;
     batch->sent_us = user_store_now_us();
     shape->take(batch, &store->queues[kind], batch->sent_us);
     batch->sent_count = batch->question_count;

@@ -24,11 +24,12 @@ enum user_outcome {
     USER_NOT_FOUND,
     USER_NAME_INVALID, /* breaks a rule: question.message says which, for people */
     USER_NAME_TAKEN,
-    USER_TOO_MANY,    /* more ids than one question may hold */
-    USER_EXPIRED,     /* the deadline passed before the database was asked */
-    USER_CANCELLED,   /* the asker went away before the database was asked */
-    USER_OVERLOADED,  /* the queue is full: nothing was done */
-    USER_HOPELESS,    /* its turn would come after its deadline: nothing was done */
+    USER_TOO_MANY,   /* more ids than one question may hold */
+    USER_EXPIRED,    /* the deadline passed before the database was asked */
+    USER_CANCELLED,  /* the asker went away before the database was asked */
+    USER_OVERLOADED, /* the queue is full: nothing was done */
+    USER_HOPELESS,   /* its turn would come after its deadline or only just before: nothing was done
+                      */
     USER_UNAVAILABLE, /* no database now: nothing was done, or for a write in flight: not known */
     USER_FAILED,      /* PostgreSQL refused in a way that is nobody's input: logged */
 };
