@@ -35,11 +35,11 @@ class CallsTest(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             said = json.loads((pathlib.Path(output) / "calls.json").read_text(encoding="utf-8"))
         self.assertEqual(said["problems"], [])
-        self.assertEqual(len(said["figures"]), 6)
+        self.assertEqual(len(said["figures"]), 7)
         for figure in said["figures"]:
             self.assertGreater(figure["value"], 0, figure)
             self.assertIn(figure["what"], done.stdout)
-        for case in ("echo16", "ids", "get", "rename", "update", "overload"):
+        for case in ("echo16", "ids", "get", "rename", "update", "overload1000", "overload100"):
             self.assertGreater(said["runs"][case][0]["ok_rate"], 0, case)
         self.assertEqual(said["runs"]["get"][0]["statuses"].keys(), {"OK"})
 
