@@ -54,7 +54,7 @@ void question_intake_cleanup(struct question_intake *intake);
 MUST_CHECK bool question_intake_put(
     struct question_intake *intake, struct user_question *question, enum user_outcome *ret_outcome);
 /* Loop thread: empties the list into `queues`. One whose deadline will have passed before its turn
- * comes is answered USER_HOPELESS. */
+ * comes, or almost, is answered USER_HOPELESS. */
 void question_intake_take(
     struct question_intake *intake, struct question_queue queues[USER_QUESTION_KINDS]);
 

@@ -1,6 +1,6 @@
 /* Users in PostgreSQL: the questions that can be asked, coalesced into batches (worker/db/), and
- * the outbox rows that are written with them. All SQL about users stands on top of user_store.c and
- * event_store.c as named statements.
+ * the outbox rows that are written with them. All SQL about users stands on top of user_read.c,
+ * user_write.c and event_store.c as named statements.
  *
  * Queued questions of one shape become one statement; no artificial wait: a batch is what queued up
  * while the one before it was in flight. A question whose deadline has passed or whose asker is
@@ -98,7 +98,7 @@ struct user_id_question {
 struct user_rename {
     struct user_question question;
     int32_t auth_id;
-    const char *username; /* as sent, the caller's; after user_service has checked it, in NFC */
+    const char *username; /* as sent, the caller's */
     size_t username_length;
     char *stored; /* NFC form: set by user_service, malloc'ed, valid during on_done, freed by
                      user_service after it */
