@@ -60,6 +60,7 @@ static rd_kafka_t *new_client(rd_kafka_type_t type, const char *servers)
         {"message.max.bytes", "20000000"},
         {"fetch.message.max.bytes", "20000000"},
         {"allow.auto.create.topics", "false"},
+        {"linger.ms", "100"}, /* until a flush */
         {"log_level", "3"},
     };
     char error[256];
@@ -73,7 +74,7 @@ static rd_kafka_t *new_client(rd_kafka_type_t type, const char *servers)
     return client;
 }
 
-void test_broker_produce(struct test_broker *broker, const char *topic, int32_t partition,
+void test_broker_append(struct test_broker *broker, const char *topic, int32_t partition,
     const void *value, size_t length)
 {
     if (broker->producer == NULL)
@@ -82,9 +83,20 @@ void test_broker_produce(struct test_broker *broker, const char *topic, int32_t 
         RD_KAFKA_V_PARTITION(partition), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
         RD_KAFKA_V_VALUE((void *)(uintptr_t)value, length), RD_KAFKA_V_END);
     cr_assert(error == RD_KAFKA_RESP_ERR_NO_ERROR, "produce: %s", rd_kafka_err2str(error));
-    error = rd_kafka_flush(broker->producer, TEST_TIMEOUT_MS);
+}
+
+void test_broker_flush(struct test_broker *broker)
+{
+    rd_kafka_resp_err_t error = rd_kafka_flush(broker->producer, TEST_TIMEOUT_MS);
     cr_assert(error == RD_KAFKA_RESP_ERR_NO_ERROR, "the broker does not acknowledge: %s",
         rd_kafka_err2str(error));
+}
+
+void test_broker_produce(struct test_broker *broker, const char *topic, int32_t partition,
+    const void *value, size_t length)
+{
+    test_broker_append(broker, topic, partition, value, length);
+    test_broker_flush(broker);
 }
 
 void test_broker_send_with(
@@ -100,9 +112,7 @@ void test_broker_send_with(
         RD_KAFKA_V_VALUE((void *)(uintptr_t)json, strlen(json)), RD_KAFKA_V_HEADERS(list),
         RD_KAFKA_V_END);
     cr_assert(error == RD_KAFKA_RESP_ERR_NO_ERROR, "produce: %s", rd_kafka_err2str(error));
-    error = rd_kafka_flush(broker->producer, TEST_TIMEOUT_MS);
-    cr_assert(error == RD_KAFKA_RESP_ERR_NO_ERROR, "the broker does not acknowledge: %s",
-        rd_kafka_err2str(error));
+    test_broker_flush(broker);
 }
 
 void test_broker_send(struct test_broker *broker, const char *topic, const char *json)

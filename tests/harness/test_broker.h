@@ -31,7 +31,13 @@ struct test_reader {
 void test_broker_start(struct test_broker *broker, const char *directory);
 void test_broker_stop(struct test_broker *broker);
 
-/* Appends to a partition (or RD_KAFKA_PARTITION_UA) and waits for the acknowledgement. */
+/* Appends to a partition (or RD_KAFKA_PARTITION_UA): records of one partition between two flushes
+ * come to a consumer together. */
+void test_broker_append(struct test_broker *broker, const char *topic, int32_t partition,
+    const void *value, size_t length);
+/* Waits for the acknowledgement of all. */
+void test_broker_flush(struct test_broker *broker);
+/* Both. */
 void test_broker_produce(struct test_broker *broker, const char *topic, int32_t partition,
     const void *value, size_t length);
 /* With headers: pairs of name and value, ended by NULL. */

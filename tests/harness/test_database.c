@@ -163,13 +163,23 @@ bool test_database_says(const struct test_database *database, const char *sql, c
     return is_same;
 }
 
-PGconn *test_database_lock_users(const struct test_database *database)
+static PGconn *hold_lock(const struct test_database *database, const char *sql)
 {
     PGconn *connection = connect_to(database->url);
-    PGresult *result = PQexec(connection, "BEGIN; LOCK TABLE \"user\" IN ACCESS EXCLUSIVE MODE");
+    PGresult *result = PQexec(connection, sql);
     cr_assert_eq(PQresultStatus(result), PGRES_COMMAND_OK, "%s", PQresultErrorMessage(result));
     PQclear(result);
     return connection;
+}
+
+PGconn *test_database_lock_users(const struct test_database *database)
+{
+    return hold_lock(database, "BEGIN; LOCK TABLE \"user\" IN ACCESS EXCLUSIVE MODE");
+}
+
+PGconn *test_database_lock_gate(const struct test_database *database)
+{
+    return hold_lock(database, "BEGIN; LOCK TABLE identity_gate IN ROW EXCLUSIVE MODE");
 }
 
 static bool has_waiter(PGconn *watcher, const char *sql)

@@ -46,6 +46,8 @@ bool test_database_says(
 /* A session that holds the table "user" in the strictest mode until PQfinish(): every statement
  * about users waits for it. */
 PGconn *test_database_lock_users(const struct test_database *database);
+/* The same as a deletion does with identity_gate: registrations wait, and nothing else. */
+PGconn *test_database_lock_gate(const struct test_database *database);
 /* Fails the test unless, in time, a statement waits for a lock in this database. */
 void test_database_wait_for_waiter(const struct test_database *database);
 
