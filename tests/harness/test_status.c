@@ -1,14 +1,18 @@
 #include "tests/harness/test_status.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 json_t *test_status_read(struct test_userd *userd)
 {
-    const char *const arguments[] = {"status", "--json", NULL};
+    char run_dir[96];
+    (void)snprintf(run_dir, sizeof(run_dir), "%s/run", userd->directory);
+    /* Not the service's own program: a test may have put another thing in its place. */
+    const char *const argv[] = {TEST_USERD, "status", "--json", "--run-dir", run_dir, NULL};
     char *output = NULL;
-    int status = when_userd_is_told(userd, arguments, &output);
+    int status = test_process_run(argv, NULL, userd->directory, &output);
     json_error_t error;
     json_t *report = json_loads(output, 0, &error);
     cr_assert(status == 0 && report != NULL, "status %d: %s", status, output);

@@ -1,7 +1,6 @@
 /* `userd upgrade`: the master becomes the program that is on disk, and nobody notices; or it stays
  * what it is, and says why. */
 #include <criterion/criterion.h>
-#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/harness/test_status.h"
 #include "tests/harness/test_userd.h"
 
 #define UPGRADES 3
@@ -48,18 +48,10 @@ static void then_upgrade_works(void)
 
 static json_int_t generation(void)
 {
-    char run_dir[96];
-    (void)snprintf(run_dir, sizeof(run_dir), "%s/run", userd.directory);
-    const char *const argv[] = {TEST_USERD, "status", "--json", "--run-dir", run_dir, NULL};
-    char *output = NULL;
-    cr_assert_eq(test_process_run(argv, NULL, userd.directory, &output), 0, "%s", output);
-    json_t *root = json_loads(output, 0, NULL);
-    cr_assert(root != NULL, "%s", output);
-    json_t *master = json_object_get(root, "master");
-    cr_assert_eq(json_integer_value(json_object_get(master, "pid")), userd.master.pid);
-    json_int_t value = json_integer_value(json_object_get(master, "generation"));
-    json_decref(root);
-    free(output);
+    json_t *report = test_status_read(&userd);
+    cr_assert_eq(test_status_number(report, "master", "pid"), userd.master.pid);
+    json_int_t value = test_status_number(report, "master", "generation");
+    json_decref(report);
     return value;
 }
 
