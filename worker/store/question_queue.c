@@ -13,6 +13,11 @@
 #define NEW_LINES 16
 #define NS_OF_US  1000
 
+/* A queue that has not been empty for so long is there to stay, and its estimate is taken so many
+ * times. */
+#define STANDING_US     200000
+#define STANDING_MARGIN 4
+
 /* A new measurement counts an eighth, and none for more than twice of what was known: a database
  * that stood still for one batch is not slow, and to refuse calls that it could have answered costs
  * more than to let some expire. */
@@ -206,9 +211,11 @@ void question_queue_note_pace(
 }
 
 /* The estimate is taken half as long again: a queue that is just as long as deadlines are lets all
- * that stand in it expire, with the work done for them, at the first slow moment. Only what waits
- * already counts: the first in a queue is always tried, so that an estimate that was true once does
- * not last for ever. */
+ * that stand in it expire, with the work done for them, at the first slow moment. One that has
+ * stood for a while is no burst that will pass, and no shorter for being long: there newcomers are
+ * taken for a part of their time only, so that what is taken is answered soon, and in spite of a
+ * slow moment. Only what waits already counts: the first in a queue is always tried, so that an
+ * estimate that was true once does not last for ever. */
 static bool is_hopeless(
     const struct question_queue *queue, const struct user_question *question, int64_t now_us)
 {
@@ -219,7 +226,9 @@ static bool is_hopeless(
     if (ahead > queue->cost)
         ahead = queue->cost;
     int64_t wait_us = queue->pace.latency_us + (int64_t)ahead * queue->pace.cost_ns / NS_OF_US;
-    return now_us + wait_us + wait_us / 2 > question->deadline_us && question->deadline_us > now_us;
+    bool is_standing = now_us - queue->standing_since_us > STANDING_US;
+    int64_t needed_us = is_standing ? wait_us * STANDING_MARGIN : wait_us + wait_us / 2;
+    return now_us + needed_us > question->deadline_us && question->deadline_us > now_us;
 }
 
 void question_intake_take(
@@ -235,6 +244,9 @@ void question_intake_take(
         oldest = question;
     }
     int64_t now_us = (int64_t)monotonic_clock_us();
+    for (size_t i = 0; i < USER_QUESTION_KINDS; i++)
+        if (question_queue_is_empty(&queues[i]))
+            queues[i].standing_since_us = now_us;
     while (oldest) {
         struct user_question *question = oldest;
         struct question_queue *queue = &queues[question->kind];

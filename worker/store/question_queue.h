@@ -44,6 +44,7 @@ struct question_queue {
     uint32_t ring_last;  /* the lines that have questions, in a ring: the one before the next */
     uint32_t ring_count; /* how many; 0: the queue is empty */
     uint64_t cost;       /* of all that waits */
+    int64_t standing_since_us; /* when newcomers last found it empty */
     struct question_pace pace;
 };
 

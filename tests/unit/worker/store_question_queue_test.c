@@ -303,6 +303,47 @@ Test(question_queue, answers_at_once_what_cannot_be_in_time)
     tear_down(&fixture);
 }
 
+/* Behind a second's work; whether a newcomer with three seconds to go is taken. */
+static bool takes_newcomer(int64_t standing_us)
+{
+    struct fixture fixture;
+    static struct test_question own[1000];
+    struct test_question newcomer = make_question(1, INT64_MAX);
+    set_up(&fixture, 10000);
+    int64_t now_us = (int64_t)monotonic_clock_us();
+    for (int i = 0; i < 100; i++)
+        question_queue_note_pace(&fixture.queues[USER_QUESTION_NAMES], 100, now_us + i * 100000,
+            now_us + (i + 1) * 100000);
+    put_many(&fixture, own, 1000, 100, 1, 0);
+    fixture.queues[USER_QUESTION_NAMES].standing_since_us -= standing_us;
+    newcomer.question.source = 1;
+    newcomer.question.deadline_us = now_us + 3000000;
+    cr_assert(put(&fixture, &newcomer));
+    question_intake_take(&fixture.intake, fixture.queues);
+    tear_down(&fixture);
+    return newcomer.answers == 0;
+}
+
+Test(question_queue, is_kept_shorter_when_it_is_no_burst)
+{
+    cr_assert(takes_newcomer(0), "a burst has the whole of its deadlines");
+    cr_assert_not(takes_newcomer(1000000));
+}
+
+Test(question_queue, is_a_burst_again_once_it_was_empty)
+{
+    struct fixture fixture;
+    struct test_question first = make_question(1, INT64_MAX);
+    set_up(&fixture, 10);
+    cr_assert(put(&fixture, &first));
+    question_intake_take(&fixture.intake, fixture.queues);
+    fixture.queues[USER_QUESTION_NAMES].standing_since_us = 1;
+    cr_assert_eq(pop_number(&fixture, 0), 1);
+    question_intake_take(&fixture.intake, fixture.queues);
+    cr_assert_gt(fixture.queues[USER_QUESTION_NAMES].standing_since_us, 1);
+    tear_down(&fixture);
+}
+
 /* A thousand calls with a second to go stand in the queue; whether another one is taken. */
 static bool takes_one_more(struct fixture *fixture)
 {
