@@ -88,7 +88,8 @@ Test(transport, refuses_a_message_over_the_size_limit_and_goes_on)
     cr_assert(bytes != NULL);
     struct test_reply reply;
     test_rpc_call(&userd.post, METHOD_GET_BY_IDS, bytes, 5 * MIB, &reply);
-    then_fails_with(&reply, GRPC_STATUS_RESOURCE_EXHAUSTED, NULL);
+    cr_assert(reply.has_pushback, "no retry hint");
+    then_fails_with(&reply, GRPC_STATUS_RESOURCE_EXHAUSTED, "message is larger than 4194304 bytes");
     free(bytes);
     then_name_is(&userd, 17, "trinity");
 }

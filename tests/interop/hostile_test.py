@@ -29,6 +29,7 @@ LEAST_RESETS = 1 if IS_STRICT else 0  # a worker that gets no processor takes in
 ATTACK_S = float(os.environ.get("USERD_TEST_ATTACK_S", "2"))
 GET_USER = "/user.User/GetUser"
 GET_BY_IDS = "/user_post.UserPost/GetByIDs"
+WATCH = "/grpc.health.v1.Health/Watch"
 LIMITS = "limits = { queued_calls = 400; unread_timeout_ms = 3000; };"
 
 
@@ -84,15 +85,20 @@ def flood(address, seconds, outstanding):
     client.close()
 
 
-def reset_rapidly(client):
+def reset_rapidly(client, request=b"\x08\x01"):
     """Calls that are taken back at once; otherwise by the rules."""
     block = bytearray(client.acknowledge())
     for _ in range(2000):
         stream = client.next_stream()
         block += raw_http2.frame(raw_http2.HEADERS, raw_http2.END_HEADERS, stream, client.headers())
-        block += raw_http2.frame(raw_http2.DATA, raw_http2.END_STREAM, stream, raw_http2.message(b"\x08\x01"))
+        block += raw_http2.frame(raw_http2.DATA, raw_http2.END_STREAM, stream, raw_http2.message(request))
         block += raw_http2.frame(raw_http2.RST_STREAM, 0, stream, struct.pack(">I", raw_http2.CANCEL))
     return client.send(block)
+
+
+def reset_streams_rapidly(client):
+    """The same with Watch, which by itself has no end."""
+    return reset_rapidly(client, b"")
 
 
 def ask_without_end(client):
@@ -131,12 +137,12 @@ def fill_headers(client):
     return client.send(block)
 
 
-def attack(address, act, seconds):
+def attack(address, act, seconds, path=GET_USER):
     """Again and again, on a new connection whenever one is ended. As a process of its own: Python's threads share one core."""
     over = time.monotonic() + seconds
     while time.monotonic() < over:
         try:
-            client = raw_http2.RawClient(address, GET_USER)
+            client = raw_http2.RawClient(address, path)
         except OSError:
             continue
         client.socket.settimeout(0.5)
@@ -260,6 +266,11 @@ class HostileTest(unittest.TestCase):
     def test_calls_that_are_taken_back_at_once(self):
         """Rapid reset (CVE-2023-44487)."""
         self.under(attack, self.service.gateway, reset_rapidly, ATTACK_S)
+        self.assertGreaterEqual(self.resets(), LEAST_RESETS)
+
+    def test_streams_that_are_taken_back_at_once(self):
+        """The same with streams."""
+        self.under(attack, self.service.gateway, reset_streams_rapidly, ATTACK_S, WATCH)
         self.assertGreaterEqual(self.resets(), LEAST_RESETS)
 
     def test_header_blocks_that_do_not_end(self):

@@ -187,6 +187,14 @@ bool core_bridge_is_compressed(const struct core_bridge *bridge, grpc_call *call
     return bridge->has_message_flags && (bridge->get_message_flags(call) & FLAG_COMPRESSED) != 0;
 }
 
+void core_bridge_mark_compression(
+    const struct core_bridge *bridge, grpc_call *call, grpc_byte_buffer *message)
+{
+    if (message->data.raw.compression == GRPC_COMPRESS_NONE &&
+        core_bridge_is_compressed(bridge, call))
+        message->data.raw.compression = GRPC_COMPRESS_ALGORITHMS_COUNT;
+}
+
 /* ---- the self-test: a server of its own with one connection over a socket pair ---- */
 
 struct self_test {

@@ -65,5 +65,9 @@ grpc_call_error core_bridge_start_batch(const struct core_bridge *bridge, grpc_c
  * algorithm: it takes one that it does not know for none, and hands the bytes out as if they were
  * plain. False when there is no way to see it. */
 bool core_bridge_is_compressed(const struct core_bridge *bridge, grpc_call *call);
+/* The call's last message, as the C core handed it out: one that only looks plain gets
+ * GRPC_COMPRESS_ALGORITHMS_COUNT for its algorithm. */
+void core_bridge_mark_compression(
+    const struct core_bridge *bridge, grpc_call *call, grpc_byte_buffer *message);
 
 #endif

@@ -206,8 +206,7 @@ static void count_answer(const struct rpc_call *call, grpc_status_code status)
         count(&slot->calls_failed);
 }
 
-/* Returns how many there are. */
-static size_t put_trailer(struct rpc_call *call, grpc_status_code status)
+size_t rpc_call_put_trailer(grpc_status_code status, grpc_metadata *ret_trailer)
 {
     const char *key = NULL;
     const char *value = NULL;
@@ -221,8 +220,8 @@ static size_t put_trailer(struct rpc_call *call, grpc_status_code status)
     }
     if (key == NULL)
         return 0;
-    call->trailer.key = grpc_slice_from_static_string(key);
-    call->trailer.value = grpc_slice_from_static_string(value);
+    ret_trailer->key = grpc_slice_from_static_string(key);
+    ret_trailer->value = grpc_slice_from_static_string(value);
     return 1;
 }
 
@@ -264,7 +263,8 @@ void rpc_call_send_answer(struct rpc_call *call, const struct core_bridge *bridg
     last->data.send_status_from_server.status = call->status;
     last->data.send_status_from_server.status_details =
         GRPC_SLICE_IS_EMPTY(details) ? NULL : &details;
-    last->data.send_status_from_server.trailing_metadata_count = put_trailer(call, call->status);
+    last->data.send_status_from_server.trailing_metadata_count =
+        rpc_call_put_trailer(call->status, &call->trailer);
     last->data.send_status_from_server.trailing_metadata = &call->trailer;
     if (!call->is_watched)
         count += put_close(call, &operations[count]);

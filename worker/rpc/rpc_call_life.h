@@ -92,6 +92,9 @@ void rpc_call_begin(struct rpc_call *call, uint32_t listener);
  * INTERNAL. */
 void rpc_call_answer(const ProtobufCMessage *message, void *call);
 
+/* What goes with the status besides its message: returns how many (static) entries it has put. */
+size_t rpc_call_put_trailer(grpc_status_code status, grpc_metadata *ret_trailer);
+
 /* For rpc_burst.c: starts the final batch of an answered call, the C core's way or, with a bridge,
  * within its burst. */
 void rpc_call_send_answer(struct rpc_call *call, const struct core_bridge *bridge);

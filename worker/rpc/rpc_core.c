@@ -104,7 +104,9 @@ grpc_server *rpc_core_new_server(const struct settings *settings, grpc_resource_
     grpc_arg arguments[] = {
         core_bridge_acceptor_argument(acceptor),
         quota_argument(quota),
-        integer_argument(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, settings->limits.message_bytes),
+        /* Judged by us (rpc_message.c). The C core too would have all of it in memory before it
+         * looks, and then take the call back, as if its client had done so. */
+        integer_argument(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, -1),
         /* Inflated by us (rpc_message.c), within a bound that the C core does not have. */
         integer_argument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
         integer_argument(GRPC_ARG_MAX_CONCURRENT_STREAMS, settings->limits.streams_per_connection),

@@ -72,11 +72,10 @@ static int register_own_services(struct rpc_listener *listener)
     int error = rpc_method_register(&listener->health_check, &context->calls, &place,
         &listener->health.service.base, RPC_HEALTH_METHOD_CHECK);
     if (error == 0)
-        error =
-            rpc_stream_method_register(&listener->health.watch, &context->streams, listener->core);
+        error = rpc_stream_method_register(&listener->health.watch, &context->streams, &place);
     for (size_t i = 0; i < RPC_REFLECTION_VERSIONS && error == 0; i++)
-        error = rpc_stream_method_register(
-            &listener->reflection.methods[i], &context->streams, listener->core);
+        error =
+            rpc_stream_method_register(&listener->reflection.methods[i], &context->streams, &place);
     return error;
 }
 

@@ -249,20 +249,22 @@ static bool read_bytes(const grpc_byte_buffer *buffer, size_t limit_bytes,
 {
     const grpc_slice_buffer *slices = &buffer->data.raw.slice_buffer;
     int result = Z_STREAM_END;
+    if (slices->length > limit_bytes) {
+        refuse_size(ret_refusal, limit_bytes);
+        return false;
+    }
     switch (buffer->data.raw.compression) {
     case GRPC_COMPRESS_NONE:
         join_slices(slices, ret_bytes);
         if (slices->length > 0 && ret_bytes->start == NULL)
             result = Z_MEM_ERROR;
-        if (ret_bytes->length > limit_bytes)
-            result = Z_BUF_ERROR;
         break;
     case GRPC_COMPRESS_DEFLATE:
     case GRPC_COMPRESS_GZIP:
         result = inflate_slices(slices, limit_bytes, ret_bytes);
         break;
     case GRPC_COMPRESS_ALGORITHMS_COUNT:
-        refuse(ret_refusal, GRPC_STATUS_UNIMPLEMENTED, "compression is not supported");
+        refuse(ret_refusal, GRPC_STATUS_UNIMPLEMENTED, "compression algorithm is not supported");
         return false;
     }
     if (result == Z_STREAM_END)

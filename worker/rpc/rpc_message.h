@@ -21,7 +21,8 @@ struct rpc_message_refusal {
 };
 
 /* Decodes `buffer` as a `descriptor` into the arena; nothing of `buffer` is needed afterwards. At
- * most `limit_bytes` after inflating. NULL with *ret_refusal filled in when it cannot be. */
+ * most `limit_bytes`, as sent and after inflating. NULL with *ret_refusal filled in when it cannot
+ * be. */
 ProtobufCMessage *rpc_message_decode(const ProtobufCMessageDescriptor *descriptor,
     const grpc_byte_buffer *buffer, size_t limit_bytes, struct rpc_arena *arena,
     struct rpc_message_refusal *ret_refusal);

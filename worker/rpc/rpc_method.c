@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "worker/rpc/rpc_message.h"
 #include "worker/rpc/rpc_meter.h"
 
@@ -24,7 +25,7 @@ char *rpc_method_path(
     return path;
 }
 
-/* No payload came: the C core refused it for its size, or the client sent none. */
+/* No payload came: the client sent none, or the call was over before all of it was here. */
 static void fail_without_payload(struct rpc_call *call)
 {
     if (grpc_call_failed_before_recv_message(call->core) == 0) {
@@ -32,10 +33,10 @@ static void fail_without_payload(struct rpc_call *call)
         rpc_call_fail(call, GRPC_STATUS_UNIMPLEMENTED, "exactly one request message is expected");
         return;
     }
-    char text[80];
-    (void)snprintf(
-        text, sizeof(text), "message is larger than %zu bytes", call->pool->message_limit_bytes);
-    rpc_call_fail(call, GRPC_STATUS_RESOURCE_EXHAUSTED, text);
+    if (rpc_call_deadline_us(call) <= (int64_t)monotonic_clock_us())
+        rpc_call_fail(call, GRPC_STATUS_DEADLINE_EXCEEDED, "deadline exceeded");
+    else
+        rpc_call_fail(call, GRPC_STATUS_CANCELLED, "request was cut off");
 }
 
 static void dispatch(struct rpc_call *call)
@@ -50,11 +51,7 @@ static void dispatch(struct rpc_call *call)
         fail_without_payload(call);
         return;
     }
-    if (call->payload->data.raw.compression == GRPC_COMPRESS_NONE &&
-        core_bridge_is_compressed(call->pool->bridge, call->core)) {
-        rpc_call_fail(call, GRPC_STATUS_UNIMPLEMENTED, "compression algorithm is not supported");
-        return;
-    }
+    core_bridge_mark_compression(call->pool->bridge, call->core, call->payload);
     struct rpc_message_refusal refusal;
     const ProtobufCMessage *message =
         rpc_message_decode(method->service->descriptor->methods[method->index].input, call->payload,

@@ -422,7 +422,7 @@ static int open_core(struct rpc_server *server)
     int error = rpc_burst_open(&context->calls.burst, server->options.event, &context->bridge);
     if (error < 0)
         return error;
-    rpc_stream_set_init(&context->streams, context->queue, (size_t)settings->limits.message_bytes);
+    rpc_stream_set_init(&context->streams, &context->calls);
     return descriptor_index_new(&context->descriptors);
 }
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <grpc/byte_buffer.h>
 #include <grpc/slice.h>
+#include <grpc/support/time.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,7 @@ struct rpc_stream {
     struct rpc_tag finished;
     struct rpc_tag woken;
     struct rpc_stream_method *method;
+    struct rpc_peer *peer;       /* a reference, once the stream has arrived */
     struct rpc_stream *previous; /* guarded */
     struct rpc_stream *next;     /* guarded */
     bool is_waking;              /* guarded: the woken tag is on its way */
@@ -41,7 +43,9 @@ struct rpc_stream {
     bool has_end; /* rpc_stream_finish() was called: `end_...` say how */
     bool is_gone; /* the end is sent, or the client is gone: nothing more can be started */
     grpc_status_code end_status;
-    const char *end_message; /* static */
+    const char *end_message;
+    grpc_metadata trailer;
+    struct rpc_message_refusal refusal; /* of a request */
     _Alignas(max_align_t) unsigned char state[RPC_STREAM_STATE_BYTES];
     struct rpc_arena arena;
 };
@@ -86,6 +90,7 @@ static void release_stream(struct rpc_stream *stream)
     (void)pthread_mutex_unlock(&set->lock);
     if (is_last) {
         set->open_count--;
+        rpc_peer_release(stream->peer);
         free_stream(stream);
     }
 }
@@ -168,15 +173,20 @@ static void send_end(struct rpc_stream *stream)
     stream->is_gone = true;
     grpc_slice details = stream->end_message == NULL
                              ? grpc_empty_slice()
-                             : grpc_slice_from_static_string(stream->end_message);
+                             : grpc_slice_from_copied_string(stream->end_message);
     grpc_op operations[2];
     memset(operations, 0, sizeof(operations));
     size_t count = put_metadata(stream, operations);
-    operations[count].op = GRPC_OP_SEND_STATUS_FROM_SERVER;
-    operations[count].data.send_status_from_server.status = stream->end_status;
-    operations[count++].data.send_status_from_server.status_details =
+    grpc_op *last = &operations[count++];
+    last->op = GRPC_OP_SEND_STATUS_FROM_SERVER;
+    last->data.send_status_from_server.status = stream->end_status;
+    last->data.send_status_from_server.status_details =
         stream->end_message == NULL ? NULL : &details;
+    last->data.send_status_from_server.trailing_metadata_count =
+        rpc_call_put_trailer(stream->end_status, &stream->trailer);
+    last->data.send_status_from_server.trailing_metadata = &stream->trailer;
     start_batch(stream, operations, count, &stream->finished);
+    grpc_slice_unref(details);
 }
 
 void rpc_stream_finish(struct rpc_stream *stream, grpc_status_code status, const char *message)
@@ -191,11 +201,19 @@ void rpc_stream_finish(struct rpc_stream *stream, grpc_status_code status, const
 
 /* ---- what the C core says ---- */
 
+static bool has_expired(const struct rpc_stream *stream)
+{
+    gpr_timespec deadline = gpr_convert_clock_type(stream->deadline, GPR_CLOCK_MONOTONIC);
+    return gpr_time_cmp(deadline, gpr_now(GPR_CLOCK_MONOTONIC)) <= 0;
+}
+
 static void on_closed(struct rpc_tag *tag, bool is_ok)
 {
     struct rpc_stream *stream = CONTAINER_OF(tag, struct rpc_stream, closed);
     (void)is_ok;
     stream->is_gone = true;
+    if (stream->was_cancelled != 0 && !has_expired(stream))
+        rpc_peer_add_cancelled(stream->peer);
     release_stream(stream);
 }
 
@@ -219,13 +237,14 @@ static void on_sent(struct rpc_tag *tag, bool is_ok)
 static void take_message(struct rpc_stream *stream)
 {
     const struct rpc_stream_method *method = stream->method;
-    struct rpc_message_refusal refusal;
-    const ProtobufCMessage *message = rpc_message_decode(
-        method->input, stream->payload, method->set->message_limit_bytes, &stream->arena, &refusal);
+    const struct rpc_call_pool *pool = method->set->pool;
+    core_bridge_mark_compression(pool->bridge, stream->core, stream->payload);
+    const ProtobufCMessage *message = rpc_message_decode(method->input, stream->payload,
+        pool->message_limit_bytes, &stream->arena, &stream->refusal);
     grpc_byte_buffer_destroy(stream->payload);
     stream->payload = NULL;
     if (message == NULL)
-        rpc_stream_finish(stream, refusal.status, "request cannot be read");
+        rpc_stream_finish(stream, stream->refusal.status, stream->refusal.text);
     else
         method->on_message(stream, message);
 }
@@ -237,7 +256,7 @@ static void on_read(struct rpc_tag *tag, bool is_ok)
         if (is_ok && stream->payload != NULL)
             take_message(stream);
         else if (grpc_call_failed_before_recv_message(stream->core) != 0)
-            rpc_stream_finish(stream, GRPC_STATUS_RESOURCE_EXHAUSTED, "message is too large");
+            rpc_stream_finish(stream, GRPC_STATUS_CANCELLED, "request was cut off");
         else
             stream->method->on_half_closed(stream);
     }
@@ -262,6 +281,8 @@ static void on_woken(struct rpc_tag *tag, bool is_ok)
 static void open_stream(struct rpc_stream *stream)
 {
     struct rpc_stream_set *set = stream->method->set;
+    stream->peer =
+        rpc_peer_of_call(&set->pool->peers, stream->method->place.listener, stream->core);
     (void)pthread_mutex_lock(&set->lock);
     stream->next = set->first;
     if (set->first != NULL)
@@ -312,19 +333,18 @@ static void request_stream(struct rpc_stream_method *method)
     };
     grpc_metadata_array_init(&stream->metadata);
     rpc_arena_init(&stream->arena, DECODE_LIMIT_BYTES);
-    grpc_completion_queue *queue = method->set->queue;
+    grpc_completion_queue *queue = method->set->pool->queue;
     grpc_call_error error =
-        grpc_server_request_registered_call(method->server, method->registered, &stream->core,
+        grpc_server_request_registered_call(method->place.server, method->registered, &stream->core,
             &stream->deadline, &stream->metadata, NULL, queue, queue, &stream->requested);
     assert(error == GRPC_CALL_OK);
 }
 
 /* ---- the set ---- */
 
-void rpc_stream_set_init(
-    struct rpc_stream_set *set, grpc_completion_queue *queue, size_t message_limit_bytes)
+void rpc_stream_set_init(struct rpc_stream_set *set, struct rpc_call_pool *pool)
 {
-    *set = (struct rpc_stream_set){.queue = queue, .message_limit_bytes = message_limit_bytes};
+    *set = (struct rpc_stream_set){.pool = pool};
     (void)pthread_mutex_init(&set->lock, NULL);
 }
 
@@ -357,13 +377,13 @@ void rpc_stream_set_drain(struct rpc_stream_set *set)
     rpc_stream_set_wake(set);
 }
 
-int rpc_stream_method_register(
-    struct rpc_stream_method *method, struct rpc_stream_set *set, grpc_server *server)
+int rpc_stream_method_register(struct rpc_stream_method *method, struct rpc_stream_set *set,
+    const struct rpc_method_place *place)
 {
     method->set = set;
-    method->server = server;
+    method->place = *place;
     method->registered =
-        grpc_server_register_method(server, method->path, NULL, GRPC_SRM_PAYLOAD_NONE, 0);
+        grpc_server_register_method(place->server, method->path, NULL, GRPC_SRM_PAYLOAD_NONE, 0);
     return method->registered == NULL ? -EEXIST : 0;
 }
 

@@ -12,6 +12,7 @@
 
 #include "common/attributes.h"
 #include "worker/rpc/rpc_arena.h"
+#include "worker/rpc/rpc_method.h"
 
 struct rpc_stream;
 
@@ -30,22 +31,20 @@ struct rpc_stream_method {
     void *userdata;
     /* private */
     struct rpc_stream_set *set;
-    grpc_server *server;
+    struct rpc_method_place place;
     void *registered;
 };
 
 /* All streams of a worker, open or asked for. */
 struct rpc_stream_set {
-    grpc_completion_queue *queue;
-    size_t message_limit_bytes;
+    struct rpc_call_pool *pool; /* of the unary calls: what they have in common */
     pthread_mutex_t lock;     /* guards `first`, the links, and what each stream says is guarded */
     struct rpc_stream *first; /* open streams */
     size_t open_count;        /* rpc thread */
     atomic_bool is_draining;
 };
 
-void rpc_stream_set_init(
-    struct rpc_stream_set *set, grpc_completion_queue *queue, size_t message_limit_bytes);
+void rpc_stream_set_init(struct rpc_stream_set *set, struct rpc_call_pool *pool);
 void rpc_stream_set_cleanup(struct rpc_stream_set *set);
 /* Runs on_wake of every open stream. Any thread. */
 void rpc_stream_set_wake(struct rpc_stream_set *set);
@@ -54,8 +53,8 @@ void rpc_stream_set_drain(struct rpc_stream_set *set);
 
 /* Before grpc_server_start(). `method` must outlive the server. -EEXIST when the server has such a
  * method already. */
-MUST_CHECK int rpc_stream_method_register(
-    struct rpc_stream_method *method, struct rpc_stream_set *set, grpc_server *server);
+MUST_CHECK int rpc_stream_method_register(struct rpc_stream_method *method,
+    struct rpc_stream_set *set, const struct rpc_method_place *place);
 /* After it: asks for a stream; each that arrives is replaced by another. */
 void rpc_stream_method_request(struct rpc_stream_method *method);
 
@@ -69,8 +68,8 @@ void rpc_stream_read(struct rpc_stream *stream);
 bool rpc_stream_is_sending(const struct rpc_stream *stream);
 /* Must not be sending. */
 void rpc_stream_send(struct rpc_stream *stream, const ProtobufCMessage *message);
-/* Ends the stream, after what is being sent. `message` is static text or NULL. Later ends are
- * ignored. */
+/* Ends the stream, after what is being sent. `message` is NULL or lives as long as the stream.
+ * Later ends are ignored. */
 void rpc_stream_finish(struct rpc_stream *stream, grpc_status_code status, const char *message);
 bool rpc_stream_is_finished(const struct rpc_stream *stream);
 

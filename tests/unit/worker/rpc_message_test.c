@@ -129,6 +129,29 @@ Test(rpc_message, inflates_up_to_the_limit_and_not_a_byte_more)
     }
 }
 
+/* Of what was sent nothing is even looked at then, nor of how it is packed. */
+Test(rpc_message, a_message_is_refused_that_is_larger_than_the_limit_as_sent)
+{
+    static const grpc_compression_algorithm algorithms[] = {GRPC_COMPRESS_NONE,
+        GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP, GRPC_COMPRESS_ALGORITHMS_COUNT};
+    static const uint8_t bytes[LIMIT_BYTES + 1];
+    for (size_t i = 0; i < ARRAY_LENGTH(algorithms); i++) {
+        struct decoded decoded;
+        decode(&decoded, &user__user_get_request__descriptor, bytes, sizeof(bytes), algorithms[i]);
+        cr_assert_null(decoded.message);
+        cr_assert_eq(decoded.refusal.status, GRPC_STATUS_RESOURCE_EXHAUSTED);
+    }
+}
+
+Test(rpc_message, a_compression_that_is_not_known_is_unimplemented)
+{
+    struct decoded decoded;
+    decode(&decoded, &user__user_get_request__descriptor, user_5, sizeof(user_5),
+        GRPC_COMPRESS_ALGORITHMS_COUNT);
+    cr_assert_null(decoded.message);
+    cr_assert_eq(decoded.refusal.status, GRPC_STATUS_UNIMPLEMENTED);
+}
+
 Test(rpc_message, broken_or_cut_compression_is_internal)
 {
     uint8_t bytes[128];
