@@ -13,7 +13,7 @@
 #define NEW_LINES 16
 #define NS_OF_US  1000
 
-/* A queue that has not been empty for so long is there to stay, and its estimate is taken so many
+/* A queue that has not been empty for so long is there to stay, and the time in it is taken so many
  * times. */
 #define STANDING_US     200000
 #define STANDING_MARGIN 4
@@ -225,9 +225,11 @@ static bool is_hopeless(
     uint64_t ahead = (own + TURN_COST) * queue->ring_count;
     if (ahead > queue->cost)
         ahead = queue->cost;
-    int64_t wait_us = queue->pace.latency_us + (int64_t)ahead * queue->pace.cost_ns / NS_OF_US;
+    int64_t latency_us = queue->pace.latency_us;
+    int64_t ahead_us = (int64_t)ahead * queue->pace.cost_ns / NS_OF_US;
     bool is_standing = now_us - queue->standing_since_us > STANDING_US;
-    int64_t needed_us = is_standing ? wait_us * STANDING_MARGIN : wait_us + wait_us / 2;
+    int64_t needed_us = latency_us + latency_us / 2 +
+                        (is_standing ? ahead_us * STANDING_MARGIN : ahead_us + ahead_us / 2);
     return now_us + needed_us > question->deadline_us && question->deadline_us > now_us;
 }
 

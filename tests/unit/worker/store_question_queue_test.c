@@ -330,6 +330,25 @@ Test(question_queue, is_kept_shorter_when_it_is_no_burst)
     cr_assert_not(takes_newcomer(1000000));
 }
 
+Test(question_queue, does_not_hold_a_slow_database_against_a_short_queue)
+{
+    struct fixture fixture;
+    struct test_question own[10];
+    struct test_question newcomer = make_question(1, INT64_MAX);
+    set_up(&fixture, 10000);
+    int64_t now_us = (int64_t)monotonic_clock_us();
+    for (int i = 0; i < 100; i++)
+        question_queue_note_pace(&fixture.queues[USER_QUESTION_NAMES], 0, now_us, now_us + 200000);
+    put_many(&fixture, own, 10, 100, 1, 0);
+    fixture.queues[USER_QUESTION_NAMES].standing_since_us -= 1000000;
+    newcomer.question.source = 1;
+    newcomer.question.deadline_us = now_us + 400000;
+    cr_assert(put(&fixture, &newcomer));
+    question_intake_take(&fixture.intake, fixture.queues);
+    tear_down(&fixture);
+    cr_assert_eq(newcomer.answers, 0, "200 ms in the database, next to nothing in the queue");
+}
+
 Test(question_queue, is_a_burst_again_once_it_was_empty)
 {
     struct fixture fixture;
