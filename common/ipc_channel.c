@@ -204,7 +204,8 @@ static size_t take_descriptors(struct msghdr *message, int *ret_fd)
 }
 
 /* Reads one record into channel->buffer. Returns its length, 0 at the end, -EAGAIN, or another
- * negative errno. */
+ * negative errno. *ret_fd: its descriptor; IPC_FD_CUT_OFF: the kernel had one to give, and found no
+ * room for it here; untouched: none came with it. */
 static ssize_t receive_record(struct ipc_channel *channel, int *ret_fd)
 {
     struct iovec vector = {.iov_base = channel->buffer, .iov_len = sizeof(channel->buffer)};
@@ -225,8 +226,11 @@ static ssize_t receive_record(struct ipc_channel *channel, int *ret_fd)
     if (length < 0)
         return -errno;
     size_t descriptors = take_descriptors(&message, ret_fd);
-    if (descriptors > 1 || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
+    bool is_cut_off = (message.msg_flags & MSG_CTRUNC) != 0;
+    if (descriptors > (is_cut_off ? 0 : 1) || (message.msg_flags & MSG_TRUNC) != 0)
         return -EPROTO;
+    if (is_cut_off)
+        *ret_fd = IPC_FD_CUT_OFF;
     return length;
 }
 
@@ -276,8 +280,8 @@ static int receive_frame(struct ipc_channel *channel)
     int result = -EPROTO;
     if (channel->buffer[0] == RECORD_INLINE && length > 1)
         result = dispatch_frame(channel, channel->buffer + 1, (size_t)length - 1, &fd);
-    else if (channel->buffer[0] == RECORD_MEMFD && length == 1 && fd >= 0)
-        result = dispatch_memfd(channel, fd);
+    else if (channel->buffer[0] == RECORD_MEMFD && length == 1 && fd != -1)
+        result = fd == IPC_FD_CUT_OFF ? -EMFILE : dispatch_memfd(channel, fd);
     return result < 0 ? result : 1;
 }
 

@@ -2,8 +2,10 @@
  *
  * One protobuf Frame (proto/ipc.proto) is one record, with at most one descriptor attached. A body
  * over IPC_RECORD_MAX travels in a sealed memfd. Sending never blocks: what the socket does not
- * take waits in a bounded queue. A record that is malformed, or an end of file, ends the channel:
- * on_closed runs once, and nothing after it. All functions belong to the loop's thread.
+ * take waits in a bounded queue. A record that is malformed, a memfd that this process has no
+ * descriptor left for, or an end of file, ends the channel: on_closed runs once, and nothing after
+ * it. A frame whose attached descriptor was cut off for want of one comes all the same, and says
+ * so. All functions belong to the loop's thread.
  */
 #ifndef USERD_COMMON_IPC_CHANNEL_H
 #define USERD_COMMON_IPC_CHANNEL_H
@@ -19,12 +21,14 @@
 #define IPC_BODY_MAX        ((size_t)64 * 1024 * 1024) /* bytes in any body */
 #define IPC_QUEUE_MAX_BYTES ((size_t)64 * 1024 * 1024) /* waiting to be sent */
 
+#define IPC_FD_CUT_OFF (-2) /* a descriptor was attached, and this process had no room for it */
+
 struct ipc_channel;
 
 struct ipc_channel_handlers {
-    /* `frame` lives until the handler returns. *fd is the attached descriptor or -1: take it
-     * (fd_take) or it is closed. The handler may free the channel. Returns 0, or negative errno to
-     * say that this frame has no business here: the channel ends. */
+    /* `frame` lives until the handler returns. *fd is the attached descriptor, -1 or
+     * IPC_FD_CUT_OFF: take it (fd_take) or it is closed. The handler may free the channel. Returns
+     * 0, or negative errno to say that this frame has no business here: the channel ends. */
     int (*on_frame)(
         struct ipc_channel *channel, const Userd__Ipc__Frame *frame, int *fd, void *userdata);
     /* The peer is gone (`error` 0) or the channel broke (negative errno). The handler may free the

@@ -64,9 +64,17 @@ static int on_start(struct process_link *link, const Userd__Ipc__Start *start)
     if (result < 0)
         return result;
     link->slot_number = start->slot;
+    link->master_protocol = start->protocol;
     link->generation = start->generation;
     link->slot = &link->scoreboard->slots[start->slot];
     return 0;
+}
+
+/* Without a free descriptor in this process the frame is as good as ever: who handles it settles
+ * what is lost. */
+static bool has_descriptor(int fd)
+{
+    return fd >= 0 || fd == IPC_FD_CUT_OFF;
 }
 
 static int on_frame(
@@ -80,14 +88,14 @@ static int on_frame(
         return -EPROTO; /* Start comes first */
     switch ((int)frame->body_case) {
     case USERD__IPC__FRAME__BODY_CONNECTION:
-        if (link->handlers->on_connection == NULL || *fd < 0 ||
+        if (link->handlers->on_connection == NULL || !has_descriptor(*fd) ||
             frame->connection->listener >= link->settings.listener_count)
             return -EPROTO;
         link->handlers->on_connection(
             link, frame->connection->listener, frame->connection->number, fd, link->userdata);
         return 0;
     case USERD__IPC__FRAME__BODY_PEER_LINK:
-        if (link->handlers->on_peer_link == NULL || *fd < 0 ||
+        if (link->handlers->on_peer_link == NULL || !has_descriptor(*fd) ||
             frame->peer_link->slot >= SCOREBOARD_SLOTS)
             return -EPROTO;
         link->handlers->on_peer_link(link, frame->peer_link->slot, fd, link->userdata);
@@ -248,7 +256,9 @@ int process_link_answer_connection(struct process_link *link, uint64_t number, b
 {
     Userd__Ipc__ConnectionAnswer answer = USERD__IPC__CONNECTION_ANSWER__INIT;
     answer.number = number;
-    answer.is_returned = is_returned;
+    /* An older master would pass it to us again and again. */
+    bool can_return = link->is_draining || link->master_protocol >= PROCESS_PROTOCOL_RETURNS;
+    answer.is_returned = is_returned && can_return;
     Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
     frame.body_case = USERD__IPC__FRAME__BODY_CONNECTION_ANSWER;
     frame.connection_answer = &answer;

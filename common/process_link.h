@@ -23,12 +23,13 @@
 struct process_link;
 
 struct process_link_handlers {
-    /* Workers: an accepted connection of listener number `listener`. Take *fd or it is closed. The
-     * master waits for process_link_answer_connection() with its `number`. */
+    /* Workers: an accepted connection of listener number `listener`. Take *fd or it is closed;
+     * IPC_FD_CUT_OFF: there was no descriptor left for it. The master waits for
+     * process_link_answer_connection() with its `number`. */
     void (*on_connection)(
         struct process_link *link, uint32_t listener, uint64_t number, int *fd, void *userdata);
     /* A channel to the process in `slot` (eventd is SCOREBOARD_SLOT_EVENTD). Take *fd or it is
-     * closed. */
+     * closed; IPC_FD_CUT_OFF: there was no descriptor left for it. */
     void (*on_peer_link)(struct process_link *link, uint32_t slot, int *fd, void *userdata);
     /* Finish what is in flight within `timeout_ms`, then call process_link_exit(). Called at most
      * once. */
@@ -50,6 +51,7 @@ struct process_link {
     sd_event_source *heartbeat;   /* owned */
     sd_event_source *early_drain; /* owned: a drain that came before process_link_run() */
     unsigned int drain_timeout_ms;
+    uint32_t master_protocol; /* PROCESS_PROTOCOL_* */
     bool is_draining;
     bool is_running;
 };
@@ -63,7 +65,8 @@ MUST_CHECK int process_link_open(struct process_link *link, const char *role,
 MUST_CHECK int process_link_send(struct process_link *link, const Userd__Ipc__Frame *frame);
 MUST_CHECK int process_link_ready(struct process_link *link);
 /* The connection is ours now; returned, it is another worker's, and what we have of it is closed
- * without a byte read. As ipc_channel_send(). */
+ * without a byte read (a master that knows no returning but while draining is told that it has
+ * ended). As ipc_channel_send(). */
 MUST_CHECK int process_link_answer_connection(
     struct process_link *link, uint64_t number, bool is_returned);
 /* Runs the loop; returns the exit status for main(). */

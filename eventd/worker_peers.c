@@ -69,6 +69,12 @@ void worker_peers_add(struct worker_peers *peers, uint32_t slot, int *fd)
     struct worker_peer *peer = &peers->slots[slot];
     if (peer->channel != NULL)
         end_peer(peer);
+    if (*fd < 0) { /* the worker sees the end of its own */
+        log_warn("worker channel not opened slot=%" PRIu32
+                 " reason=\"no descriptor is left for it\"",
+            slot);
+        return;
+    }
     char name[32];
     (void)snprintf(name, sizeof(name), "worker-%" PRIu32, slot);
     int result =

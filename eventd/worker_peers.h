@@ -38,7 +38,8 @@ MUST_CHECK int worker_peers_new(sd_event *event, const struct worker_peers_handl
     void *userdata, struct worker_peers **ret_peers);
 struct worker_peers *worker_peers_free(struct worker_peers *peers);
 
-/* Takes *fd: the channel to the worker in `slot`, in the place of an earlier one. */
+/* Takes *fd: the channel to the worker in `slot`, in the place of an earlier one. Negative: there
+ * was no descriptor left for it. */
 void worker_peers_add(struct worker_peers *peers, uint32_t slot, int *fd);
 /* The available worker with the least in flight; NULL: none. */
 struct worker_peer *worker_peers_pick(struct worker_peers *peers);

@@ -294,6 +294,7 @@ static int send_start(struct child *child, const struct settings *settings)
     Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
     frame.body_case = USERD__IPC__FRAME__BODY_START;
     frame.start = start;
+    start->protocol = PROCESS_PROTOCOL;
     result = ipc_channel_send(child->control, &frame, -1);
     settings_transfer_free(start);
     return result;

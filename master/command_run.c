@@ -5,17 +5,15 @@
 #include <sys/resource.h>
 #include <sysexits.h>
 
+#include "common/descriptor_limit.h"
 #include "common/log.h"
 #include "common/settings.h"
 #include "master/command_options.h"
 #include "master/handover.h"
 #include "master/supervisor.h"
 
-#define DESCRIPTORS_BESIDE_CONNECTIONS 256 /* channels, listeners, libraries */
-
-/* Every connection is a descriptor here and at least one in its worker, and children inherit the
- * limit. The soft limit guards programs that use select(2); neither sd-event nor the C core does.
- */
+/* Children inherit the limit, and one worker may come to hold all connections. The soft limit
+ * guards programs that use select(2); neither sd-event nor the C core does. */
 static void raise_descriptor_limit(const struct settings *settings)
 {
     struct rlimit limit;
@@ -24,11 +22,12 @@ static void raise_descriptor_limit(const struct settings *settings)
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
         log_warn("descriptor limit not raised error=\"%s\"", strerror(errno));
-    rlim_t wanted = (rlim_t)settings->limits.connections + DESCRIPTORS_BESIDE_CONNECTIONS;
+    uint64_t wanted = descriptor_limit_for((uint64_t)settings->limits.connections);
     if (limit.rlim_max < wanted)
-        log_warn("descriptor limit is too low for limits.connections, connections over it will be "
-                 "closed limit=%llu wanted=%llu",
-            (unsigned long long)limit.rlim_max, (unsigned long long)wanted);
+        log_warn("descriptor limit is too low for limits.connections: a worker takes %d for each, "
+                 "and turns away those that it has none for limit=%llu wanted=%llu",
+            DESCRIPTORS_OF_A_CONNECTION, (unsigned long long)limit.rlim_max,
+            (unsigned long long)wanted);
 }
 
 int command_run(int argc, char **argv)

@@ -24,6 +24,7 @@
 #define RETRY_PAUSE_US     20000
 #define TIMER_ACCURACY_US  1000
 #define LOG_LINES_A_SECOND 2
+#define REFUSALS_MAX       3 /* workers that may have no room for a connection before it is closed */
 
 struct dispatch_source {
     struct connection_dispatch *dispatch;
@@ -255,6 +256,21 @@ static bool pass_connection(struct connection_dispatch *dispatch, struct candida
     return false;
 }
 
+/* Those who may be given one that waits: the worker that said last that it has no room for it is
+ * not asked again, and no more than a few are. False: all have been, nobody has room. */
+static bool collect_roomy(const struct connection_dispatch *dispatch,
+    const struct passed_connection *connection, struct candidates *ret_candidates)
+{
+    collect_candidates(dispatch, connection->listener, ret_candidates);
+    size_t kept = 0;
+    for (size_t i = 0; i < ret_candidates->count; i++)
+        if (ret_candidates->workers[i].slot != connection->full_slot)
+            ret_candidates->workers[kept++] = ret_candidates->workers[i];
+    bool is_last_full = ret_candidates->count > 0 && kept == 0 && !ret_candidates->is_any_behind;
+    ret_candidates->count = kept;
+    return !is_last_full && connection->refusals < REFUSALS_MAX;
+}
+
 /* What its worker has not taken goes to another. False: some must wait on. */
 static bool pass_waiting(struct connection_dispatch *dispatch)
 {
@@ -270,10 +286,20 @@ static bool pass_waiting(struct connection_dispatch *dispatch)
             continue;
         }
         struct candidates candidates;
-        collect_candidates(dispatch, connection->listener, &candidates);
+        if (!collect_roomy(dispatch, connection, &candidates)) {
+            log_refusal(dispatch, connection->listener, "no worker has room for it");
+            passed_connections_remove(dispatch->passed, connection);
+            continue;
+        }
         if (!pass_connection(dispatch, &candidates, connection))
             return false;
     }
+}
+
+static void open_reserve(struct connection_dispatch *dispatch)
+{
+    if (dispatch->reserve_fd < 0)
+        dispatch->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
 /* Out of descriptors: the reserve makes room to take one connection from the backlog and close it.
@@ -283,7 +309,7 @@ static void shed_connection(struct connection_dispatch *dispatch, int listener_f
     fd_close(&dispatch->reserve_fd);
     int fd = accept4(listener_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     fd_close(&fd);
-    dispatch->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    open_reserve(dispatch);
 }
 
 /* Nothing came out of accept4(). True: try the next one. */
@@ -388,7 +414,7 @@ int connection_dispatch_set_limits(
 
 static int open_parts(struct connection_dispatch *dispatch, const struct settings *settings)
 {
-    dispatch->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    open_reserve(dispatch);
     if (dispatch->reserve_fd < 0)
         return -errno;
     int result = address_limit_new((size_t)settings->limits.connections, &dispatch->address_limit);
@@ -432,6 +458,7 @@ struct connection_dispatch *connection_dispatch_free(struct connection_dispatch 
 void connection_dispatch_refresh(struct connection_dispatch *dispatch)
 {
     dispatch->retry = sd_event_source_disable_unref(dispatch->retry);
+    open_reserve(dispatch); /* somebody else may have been faster to take it when it was lent */
     if (pass_waiting(dispatch))
         set_accepting(dispatch, SD_EVENT_ON);
 }
@@ -446,7 +473,10 @@ void connection_dispatch_settle(
         passed_connections_remove(dispatch->passed, connection);
         return;
     }
-    passed_connections_give(dispatch->passed, connection, PASSED_CONNECTION_NOBODY);
+    if (is_serving(dispatch, slot)) /* else it drains, and is not asked anyway */
+        passed_connections_refuse(dispatch->passed, connection);
+    else
+        passed_connections_give(dispatch->passed, connection, PASSED_CONNECTION_NOBODY);
     connection_dispatch_refresh(dispatch);
 }
 

@@ -3,6 +3,7 @@
  *
  * A worker says of each that it has taken it. When it returns it, or dies without a word, the
  * connection goes to another worker, and the client notices nothing: nobody has read of it yet.
+ * When no worker has room for it, it is closed.
  *
  * While no worker can take one nothing is accepted: the kernel's backlog holds them. Over a limit a
  * connection is closed at once. When descriptors run out a reserve is given up for a moment to

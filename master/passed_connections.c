@@ -81,6 +81,7 @@ struct passed_connection *passed_connections_add(
         .listener = listener,
         .arrangement = arrangement,
         .slot = PASSED_CONNECTION_NOBODY,
+        .full_slot = PASSED_CONNECTION_NOBODY,
         .number = ++connections->count << PLACE_BITS | place,
     };
     connections->waiting++;
@@ -104,6 +105,14 @@ void passed_connections_give(
     connection->slot = slot;
 }
 
+void passed_connections_refuse(
+    struct passed_connections *connections, struct passed_connection *connection)
+{
+    connection->full_slot = connection->slot;
+    connection->refusals++;
+    passed_connections_give(connections, connection, PASSED_CONNECTION_NOBODY);
+}
+
 void passed_connections_remove(
     struct passed_connections *connections, struct passed_connection *connection)
 {
@@ -119,6 +128,8 @@ size_t passed_connections_take_back(struct passed_connections *connections, uint
     size_t taken = 0;
     for (uint32_t i = 0; i < connections->used; i++) {
         struct passed_connection *connection = &connections->places[i];
+        if (connection->number != 0 && connection->full_slot == slot)
+            connection->full_slot = PASSED_CONNECTION_NOBODY;
         if (connection->number == 0 || connection->slot != slot)
             continue;
         passed_connections_give(connections, connection, PASSED_CONNECTION_NOBODY);

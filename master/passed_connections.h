@@ -22,6 +22,8 @@ struct passed_connection {
     uint32_t listener;    /* number */
     uint32_t arrangement; /* of the listeners that the number is one of (listener_set.h) */
     uint32_t slot;        /* of the worker that it was passed to; PASSED_CONNECTION_NOBODY: none */
+    uint32_t full_slot;   /* of the last worker that had no room for it; likewise */
+    uint32_t refusals;    /* by workers that had no room for it */
     uint64_t number;      /* by which master and worker speak of it; 0: this place is free */
 };
 
@@ -42,10 +44,14 @@ struct passed_connection *passed_connections_find(
 /* Says who has it now: the worker in `slot`, or PASSED_CONNECTION_NOBODY. */
 void passed_connections_give(
     struct passed_connections *connections, struct passed_connection *connection, uint32_t slot);
+/* Its worker has no room for it: it waits for another. */
+void passed_connections_refuse(
+    struct passed_connections *connections, struct passed_connection *connection);
 /* Closes our descriptor of it and forgets it. */
 void passed_connections_remove(
     struct passed_connections *connections, struct passed_connection *connection);
-/* The worker in `slot` has them no more: they wait for another. Returns how many it had. */
+/* The worker in `slot` is no more: its connections wait for another, and whoever comes into the
+ * slot may have room for those that it had none for. Returns how many it had. */
 size_t passed_connections_take_back(struct passed_connections *connections, uint32_t slot);
 /* How many wait for somebody to take them, and the one that came first; NULL: none waits. */
 size_t passed_connections_waiting(const struct passed_connections *connections);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -165,6 +166,25 @@ size_t test_process_children(pid_t parent, const char *name, pid_t ret_pids[TEST
     (void)closedir(proc);
     qsort(ret_pids, count, sizeof(ret_pids[0]), compare_pids);
     return count;
+}
+
+void test_process_limit_descriptors(pid_t pid, int count)
+{
+    struct rlimit limit;
+    cr_assert_eq(prlimit(pid, RLIMIT_NOFILE, NULL, &limit), 0, "no process %d", (int)pid);
+    limit.rlim_cur = count < 0 ? limit.rlim_max : (rlim_t)count;
+    cr_assert_eq(prlimit(pid, RLIMIT_NOFILE, &limit, NULL), 0, "no limit for %d", (int)pid);
+}
+
+int test_process_free_descriptor(pid_t pid)
+{
+    char path[64];
+    int fd = -1;
+    do {
+        fd++;
+        (void)snprintf(path, sizeof(path), "/proc/%d/fdinfo/%d", (int)pid, fd);
+    } while (access(path, F_OK) == 0);
+    return fd;
 }
 
 size_t test_process_sockets(pid_t pid)

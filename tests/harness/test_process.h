@@ -14,6 +14,9 @@
 #define TEST_TIMEOUT_MS  30000 /* for whatever must happen, on a machine that is slow */
 #define TEST_STEP_MS     10
 #define TEST_MAX_MEMBERS 64
+/* A limit at which none of our programs gets a descriptor, also after it has closed one: it keeps
+ * the first ones for life. Not less, for poll(2) refuses more entries than the limit is. */
+#define TEST_DESCRIPTORS_FOR_LIFE 8
 
 /* Evaluates `condition` until it holds or the time is over; its last value. */
 #define TEST_WAIT_FOR(condition, timeout_ms)                       \
@@ -55,6 +58,11 @@ int test_process_run(const char *const *argv, const char *const *environment, co
 
 /* Pids of the living children of `parent` whose program is called `name`, ascending. */
 size_t test_process_children(pid_t parent, const char *name, pid_t ret_pids[TEST_MAX_MEMBERS]);
+
+/* Descriptors from this number on are refused to the process from now on; -1: none is. */
+void test_process_limit_descriptors(pid_t pid, int count);
+/* The first number that the process would give to a descriptor now. */
+int test_process_free_descriptor(pid_t pid);
 
 /* How many descriptors of sockets the process has; 0: it is gone. */
 size_t test_process_sockets(pid_t pid);

@@ -124,11 +124,15 @@ static bool read_listeners(struct test_userd *userd)
 void when_userd_starts(struct test_userd *userd)
 {
     static const char *const environment[] = {"DB_URL", "KAFKA_BOOTSTRAP_SERVERS", NULL};
-    const char *const argv[] = {userd->program, "run", "-c", userd->config_path, NULL};
+    char limit[32];
+    (void)snprintf(limit, sizeof(limit), "--nofile=%d", userd->descriptor_limit);
+    const char *const argv[] = {
+        "/usr/bin/prlimit", limit, userd->program, "run", "-c", userd->config_path, NULL};
     char path[128];
     (void)snprintf(path, sizeof(path), "%s/run/listeners", userd->directory);
     (void)unlink(path);
-    test_process_start(&userd->master, argv, environment, userd->log_path);
+    test_process_start(&userd->master, userd->descriptor_limit > 0 ? argv : argv + 2, environment,
+        userd->log_path);
     userd->is_started = true;
     bool is_listening = TEST_WAIT_FOR(
         read_listeners(userd) || !test_process_is_running(&userd->master), TEST_TIMEOUT_MS);
@@ -201,6 +205,7 @@ void given_userd(struct test_userd *userd, const struct test_userd_options *opti
     *userd = (struct test_userd){.directory = "/tmp/userd-test.XXXXXX"};
     cr_assert(mkdtemp(userd->directory) != NULL, "no temporary directory");
     userd->workers = options->workers > 0 ? options->workers : 1;
+    userd->descriptor_limit = options->descriptor_limit;
     (void)snprintf(
         userd->config_path, sizeof(userd->config_path), "%s/userd.conf", userd->directory);
     (void)snprintf(userd->log_path, sizeof(userd->log_path), "%s/userd.log", userd->directory);

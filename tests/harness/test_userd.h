@@ -40,6 +40,7 @@ struct test_userd_options {
     bool skips_migration;     /* the test does it, or does not */
     bool skips_start;         /* everything but `userd run` */
     bool has_own_programs;    /* copies in directory/bin, which the test may replace */
+    int descriptor_limit;     /* of each of the programs; 0: ours */
     const char *top_settings; /* lines of userd.conf; NULL: none */
     const char *database_settings;
     const char *kafka_settings;
@@ -54,6 +55,7 @@ struct test_userd {
     char gateway_address[32];
     char post_address[32];
     int workers;
+    int descriptor_limit;
     int gateway_port;
     int post_port;
     bool is_started;

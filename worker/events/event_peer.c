@@ -106,6 +106,10 @@ void event_peer_connect(struct event_peer *peer, int *fd)
 {
     if (peer->channel != NULL)
         end_channel(peer);
+    if (*fd < 0) {
+        log_warn("channel to eventd not opened reason=\"no descriptor is left for it\"");
+        return;
+    }
     int result = ipc_channel_new(
         peer->options.event, fd_take(fd), "eventd", &channel_handlers, peer, &peer->channel);
     if (result < 0) {

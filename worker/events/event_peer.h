@@ -29,7 +29,7 @@ MUST_CHECK int event_peer_new(
     const struct event_peer_options *options, struct event_peer **ret_peer);
 struct event_peer *event_peer_free(struct event_peer *peer);
 
-/* Takes *fd: the channel to a (new) eventd. */
+/* Takes *fd: the channel to a (new) eventd. Negative: there was no descriptor left for it. */
 void event_peer_connect(struct event_peer *peer, int *fd);
 /* The user store's database is (not) reachable: tells eventd, which then sends its batches
  * elsewhere. */

@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "common/descriptor_limit.h"
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/monotonic_clock.h"
@@ -288,6 +290,10 @@ static struct connection *make_connection(struct rpc_intake *intake, uint32_t li
 {
     if (intake->is_draining)
         return NULL;
+    if (*fd < 0) {
+        log_refusal(intake, listener, "descriptor_limit", -EMFILE);
+        return NULL;
+    }
     if (intake->count >= intake->limit) {
         log_refusal(intake, listener, "limit", 0);
         return NULL;
@@ -306,7 +312,7 @@ void rpc_intake_add(struct rpc_intake *intake, uint32_t listener, uint64_t numbe
     if (connection == NULL) {
         fd_close(fd);
         count_closed(intake, listener);
-        settle(intake, number, intake->is_draining);
+        settle(intake, number, true); /* nothing of it was read: another worker may have room */
         return;
     }
     connection->number = number;
@@ -347,6 +353,24 @@ struct rpc_intake *rpc_intake_free(struct rpc_intake *intake)
     return NULL;
 }
 
+/* Never more than there are descriptors for: at that limit all would lack them, database sessions
+ * and channels too. */
+static size_t connection_limit(const struct settings *settings)
+{
+    uint64_t configured = (uint64_t)settings->limits.connections;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return configured;
+    uint64_t fitting = descriptor_limit_connections(limit.rlim_cur);
+    if (fitting >= configured)
+        return configured;
+    log_warn("connections are limited by descriptors connections=%llu configured=%llu "
+             "descriptors=%llu wanted=%llu",
+        (unsigned long long)fitting, (unsigned long long)configured,
+        (unsigned long long)limit.rlim_cur, (unsigned long long)descriptor_limit_for(configured));
+    return fitting;
+}
+
 int rpc_intake_new(sd_event *event, const struct settings *settings, struct scoreboard_slot *slot,
     const struct rpc_intake_handlers *handlers, void *userdata, struct rpc_intake **ret_intake)
 {
@@ -357,7 +381,7 @@ int rpc_intake_new(sd_event *event, const struct settings *settings, struct scor
     intake->slot = slot;
     intake->handlers = handlers;
     intake->userdata = userdata;
-    intake->limit = (size_t)settings->limits.connections;
+    intake->limit = connection_limit(settings);
     intake->timeout_us = (uint64_t)settings->limits.handshake_timeout_ms * 1000;
     int error = sd_event_add_time(
         event, &intake->timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY_US, on_timer, intake);

@@ -2,13 +2,14 @@
  * over, and notices its end.
  *
  * Of each the master is told, before a byte is read, that it has been taken (or has ended), so that
- * it can forget it; what comes while draining is returned instead, for another worker.
+ * it can forget it; what comes while draining, or when there is no room for it, is returned
+ * instead, for another worker.
  *
  * Owns one descriptor of its own for each connection (a dup of the C core's), which lives exactly
  * as long as the connection: closing it is when `closed` on the scoreboard is counted, once for
  * each descriptor that the master has passed, also for those that are turned away. A peer that does
- * not send the HTTP/2 preface in time never reaches the C core. Bounded by limits.connections. Loop
- * thread.
+ * not send the HTTP/2 preface in time never reaches the C core. Bounded by limits.connections and
+ * by the descriptors that there are for them. Loop thread.
  */
 #ifndef USERD_WORKER_RPC_RPC_INTAKE_H
 #define USERD_WORKER_RPC_RPC_INTAKE_H
@@ -39,7 +40,7 @@ MUST_CHECK int rpc_intake_new(sd_event *event, const struct settings *settings,
 /* Closes what is left and counts it as closed. */
 struct rpc_intake *rpc_intake_free(struct rpc_intake *intake);
 
-/* Takes *fd. `number`: the master's. */
+/* Takes *fd; negative: there was no descriptor left for it. `number`: the master's. */
 void rpc_intake_add(struct rpc_intake *intake, uint32_t listener, uint64_t number, int *fd);
 /* Hands over what still waits for its first bytes (the C core will tell it to go elsewhere), and
  * returns what comes later. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@ struct receiver {
     size_t value_length;
     size_t last_id;
     int fd;
+    size_t cut_off; /* frames */
     int closed;
     int error;
     int answer;
@@ -37,6 +39,7 @@ static int on_frame(
         receiver->last_id = (size_t)frame->publish_batch->rows[0]->id;
         receiver->value_length = frame->publish_batch->rows[0]->value.len;
     }
+    receiver->cut_off += *fd == IPC_FD_CUT_OFF ? 1 : 0;
     if (*fd >= 0)
         receiver->fd = fd_take(fd);
     if (receiver->frees_itself)
@@ -141,6 +144,44 @@ Test(ipc_channel, carries_a_descriptor_and_leaves_the_senders_alone)
     cr_expect_eq(fcntl(pipe_fds[1], F_GETFD), FD_CLOEXEC);
     (void)close(pipe_fds[0]);
     (void)close(pipe_fds[1]);
+}
+
+/* Soft alone, so that it can be raised again. */
+static void when_descriptors_are_limited_to(rlim_t count)
+{
+    struct rlimit limit;
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = count < limit.rlim_max ? count : limit.rlim_max;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+Test(ipc_channel, says_of_a_frame_that_its_descriptor_was_cut_off)
+{
+    cr_assert_eq(when_ready_is_sent(fds[0]), 0);
+    cr_assert_eq(when_ready_is_sent(-1), 0);
+    when_descriptors_are_limited_to(0);
+    run_until_quiet();
+    when_descriptors_are_limited_to(RLIM_INFINITY); /* before all else: Criterion needs some */
+    cr_expect_eq(received.frames, 2);
+    cr_expect_eq(received.cut_off, 1);
+    cr_expect_eq(received.closed, 0);
+    cr_assert_eq(when_ready_is_sent(fds[0]), 0);
+    run_until_quiet();
+    cr_expect_eq(received.frames, 3);
+    cr_expect_eq(received.cut_off, 1);
+    cr_expect_geq(received.fd, 0);
+}
+
+Test(ipc_channel, ends_when_there_is_no_descriptor_for_a_body)
+{
+    static uint8_t value[2 * IPC_RECORD_MAX];
+    cr_assert_eq(when_row_is_sent(1, value, sizeof(value)), 0);
+    when_descriptors_are_limited_to(0);
+    run_until_quiet();
+    when_descriptors_are_limited_to(RLIM_INFINITY); /* before all else: Criterion needs some */
+    cr_expect_eq(received.frames, 0);
+    cr_expect_eq(received.closed, 1);
+    cr_expect_eq(received.error, -EMFILE);
 }
 
 Test(ipc_channel, carries_a_body_of_ten_megabytes)

@@ -119,3 +119,21 @@ Test(passed_connections, is_bounded_and_grows_when_told)
         fd_close(&clients[i]);
     }
 }
+
+Test(passed_connections, remembers_who_had_no_room_until_that_one_is_gone)
+{
+    int client;
+    struct passed_connection *connection = given_connection(&client);
+    cr_assert_eq(connection->full_slot, PASSED_CONNECTION_NOBODY);
+    passed_connections_give(connections, connection, 2);
+    passed_connections_refuse(connections, connection);
+    cr_assert_eq(connection->slot, PASSED_CONNECTION_NOBODY);
+    cr_assert_eq(connection->full_slot, 2);
+    cr_assert_eq(connection->refusals, 1);
+    cr_assert_eq(passed_connections_waiting(connections), 1);
+    cr_assert_eq(passed_connections_take_back(connections, 3), 0);
+    cr_assert_eq(connection->full_slot, 2);
+    cr_assert_eq(passed_connections_take_back(connections, 2), 0);
+    cr_assert_eq(connection->full_slot, PASSED_CONNECTION_NOBODY);
+    fd_close(&client);
+}

@@ -1,6 +1,7 @@
 /* From a passed descriptor to the C core, and the count of connections that have ended. */
 #include <criterion/criterion.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -18,8 +19,8 @@ struct fixture {
     sd_event *event;
     struct settings settings;
     struct rpc_intake *intake;
-    uint64_t number;     /* the last connection's */
-    uint64_t settled[8]; /* numbers */
+    uint64_t number;      /* the last connection's */
+    uint64_t settled[16]; /* numbers */
     size_t settled_count;
     unsigned int returned_count;
     unsigned int ready_count_when_settled;
@@ -52,13 +53,13 @@ static void on_empty(void *userdata)
     ((struct fixture *)userdata)->empty_count++;
 }
 
-static void open_fixture(struct fixture *fixture)
+static void open_fixture_for(struct fixture *fixture, int connections)
 {
     static const struct rpc_intake_handlers handlers = {
         .on_ready = on_ready, .on_settled = on_settled, .on_empty = on_empty};
     memset(fixture, 0, sizeof(*fixture));
     fixture->core_fd = -1;
-    fixture->settings.limits.connections = 2;
+    fixture->settings.limits.connections = connections;
     fixture->settings.limits.handshake_timeout_ms = TIMEOUT_MS;
     fixture->settings.limits.queued_calls = 10;
     fixture->settings.limits.held_megabytes = 8;
@@ -69,6 +70,11 @@ static void open_fixture(struct fixture *fixture)
     cr_assert_eq(rpc_intake_new(fixture->event, &fixture->settings, &fixture->slot, &handlers,
                      fixture, &fixture->intake),
         0);
+}
+
+static void open_fixture(struct fixture *fixture)
+{
+    open_fixture_for(fixture, 2);
 }
 
 static void close_fixture(struct fixture *fixture)
@@ -244,10 +250,43 @@ Test(rpc_intake, turns_away_above_the_limit_and_counts_it)
         clients[i] = connect_client(&fixture, HELLO, HELLO_SIZE);
     cr_assert_eq(fixture.ready_count, 2);
     cr_assert_eq(closed_count(&fixture), 1);
+    cr_assert_eq(fixture.returned_count, 1, "another worker may have room");
     for (size_t i = 0; i < ARRAY_LENGTH(clients); i++)
         fd_close(&clients[i]);
     close_fixture(&fixture);
     cr_assert_eq(closed_count(&fixture), 3);
+}
+
+Test(rpc_intake, takes_no_more_than_it_has_descriptors_for)
+{
+    struct rlimit limit;
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = 256 + 2 * 10;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    struct fixture fixture;
+    open_fixture_for(&fixture, 100);
+    int clients[11];
+    for (size_t i = 0; i < ARRAY_LENGTH(clients); i++)
+        clients[i] = connect_client(&fixture, HELLO, HELLO_SIZE);
+    cr_assert_eq(fixture.ready_count, 10);
+    cr_assert_eq(fixture.returned_count, 1);
+    for (size_t i = 0; i < ARRAY_LENGTH(clients); i++)
+        fd_close(&clients[i]);
+    close_fixture(&fixture);
+}
+
+Test(rpc_intake, returns_a_connection_whose_descriptor_was_cut_off)
+{
+    struct fixture fixture;
+    open_fixture(&fixture);
+    int none = -2;
+    rpc_intake_add(fixture.intake, LISTENER, 7, &none);
+    cr_assert_eq(fixture.settled_count, 1);
+    cr_assert_eq(fixture.settled[0], 7);
+    cr_assert_eq(fixture.returned_count, 1);
+    cr_assert_eq(closed_count(&fixture), 1, "it was passed");
+    cr_assert_eq(rpc_intake_count(fixture.intake), 0);
+    close_fixture(&fixture);
 }
 
 Test(rpc_intake, a_drain_hands_over_who_waits_and_returns_who_comes)
