@@ -98,6 +98,7 @@ static int on_frame(
         if (link->handlers->on_peer_link == NULL || !has_descriptor(*fd) ||
             frame->peer_link->slot >= SCOREBOARD_SLOTS)
             return -EPROTO;
+        link->peer_link_number = frame->peer_link->number;
         link->handlers->on_peer_link(link, frame->peer_link->slot, fd, link->userdata);
         return 0;
     case USERD__IPC__FRAME__BODY_DRAIN:
@@ -262,6 +263,19 @@ int process_link_answer_connection(struct process_link *link, uint64_t number, b
     Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
     frame.body_case = USERD__IPC__FRAME__BODY_CONNECTION_ANSWER;
     frame.connection_answer = &answer;
+    return process_link_send(link, &frame);
+}
+
+int process_link_ask_for_peer(struct process_link *link, uint32_t slot)
+{
+    if (link->master_protocol < PROCESS_PROTOCOL_PEER_REQUEST)
+        return -EOPNOTSUPP;
+    Userd__Ipc__PeerRequest request = USERD__IPC__PEER_REQUEST__INIT;
+    request.slot = slot;
+    request.number = link->peer_link_number;
+    Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
+    frame.body_case = USERD__IPC__FRAME__BODY_PEER_REQUEST;
+    frame.peer_request = &request;
     return process_link_send(link, &frame);
 }
 

@@ -51,7 +51,8 @@ struct process_link {
     sd_event_source *heartbeat;   /* owned */
     sd_event_source *early_drain; /* owned: a drain that came before process_link_run() */
     unsigned int drain_timeout_ms;
-    uint32_t master_protocol; /* PROCESS_PROTOCOL_* */
+    uint32_t master_protocol;  /* PROCESS_PROTOCOL_* */
+    uint64_t peer_link_number; /* of the last one that came */
     bool is_draining;
     bool is_running;
 };
@@ -69,6 +70,9 @@ MUST_CHECK int process_link_ready(struct process_link *link);
  * ended). As ipc_channel_send(). */
 MUST_CHECK int process_link_answer_connection(
     struct process_link *link, uint64_t number, bool is_returned);
+/* Asks for a new channel to the process in `slot`: on_peer_link() comes if that one is ready, or
+ * when it is. -EOPNOTSUPP: this master knows no such request. Else as ipc_channel_send(). */
+MUST_CHECK int process_link_ask_for_peer(struct process_link *link, uint32_t slot);
 /* Runs the loop; returns the exit status for main(). */
 int process_link_run(struct process_link *link);
 void process_link_exit(struct process_link *link, int status);

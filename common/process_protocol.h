@@ -12,8 +12,9 @@
 /* What the master understands of its children, as it says in Start: after an upgrade of the package
  * a new child may be started by the old master, to which what it does not know is the end of the
  * channel. */
-#define PROCESS_PROTOCOL_RETURNS 1 /* a connection that there is no room for is returned */
-#define PROCESS_PROTOCOL         PROCESS_PROTOCOL_RETURNS /* this release's */
+#define PROCESS_PROTOCOL_RETURNS      1 /* a connection that there is no room for is returned */
+#define PROCESS_PROTOCOL_PEER_REQUEST 2 /* and a channel that has ended is asked for */
+#define PROCESS_PROTOCOL              PROCESS_PROTOCOL_PEER_REQUEST /* this release's */
 
 #define PROCESS_ROLE_WORKER  "worker"  /* userd-worker worker */
 #define PROCESS_ROLE_MIGRATE "migrate" /* userd-worker migrate up|down|status [N] */

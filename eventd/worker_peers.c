@@ -69,7 +69,7 @@ void worker_peers_add(struct worker_peers *peers, uint32_t slot, int *fd)
     struct worker_peer *peer = &peers->slots[slot];
     if (peer->channel != NULL)
         end_peer(peer);
-    if (*fd < 0) { /* the worker sees the end of its own */
+    if (*fd < 0) { /* the worker sees the end of the other end, and asks for another */
         log_warn("worker channel not opened slot=%" PRIu32
                  " reason=\"no descriptor is left for it\"",
             slot);

@@ -1,7 +1,8 @@
 /* The channels to the workers: who is there, who can reach the database, who has the least to do.
  *
  * Owns the channels. A worker is known by the serial of its channel: slots are used again, serials
- * never.
+ * never. A channel that has ended is for the worker to ask for again: it sees each end, for
+ * whatever reason.
  */
 #ifndef USERD_EVENTD_WORKER_PEERS_H
 #define USERD_EVENTD_WORKER_PEERS_H

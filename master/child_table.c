@@ -94,6 +94,11 @@ static int on_frame(
             frame->connection_answer->is_returned, child->table->userdata);
         return 0;
     }
+    if (frame->body_case == USERD__IPC__FRAME__BODY_PEER_REQUEST) {
+        child->table->handlers->on_peer_request(child->slot, frame->peer_request->slot,
+            frame->peer_request->number, child->table->userdata);
+        return 0;
+    }
     if (frame->body_case != USERD__IPC__FRAME__BODY_READY)
         return -EPROTO;
     /* Told to drain while it was starting: READY crossed Drain on the way, and means nothing any

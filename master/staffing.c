@@ -6,7 +6,6 @@
 #include <sysexits.h>
 
 #include "common/log.h"
-#include "master/peer_links.h"
 #include "master/staffing_private.h"
 
 #define FIRST_GENERATION    1
@@ -113,7 +112,7 @@ static void on_ready(uint32_t slot, void *userdata)
     struct post *post = &staffing->posts[slot];
     respawn_policy_on_ready(&staffing->roles[child_table_role(slot)]);
     post->was_ready = true;
-    peer_links_on_ready(staffing->children, slot);
+    peer_links_on_ready(&staffing->links, staffing->children, slot);
     if (staffing_is_next(staffing, post->generation)) {
         staffing_reload_on_ready(staffing);
         return;
@@ -177,8 +176,16 @@ static void on_connection_answer(uint32_t slot, uint64_t number, bool is_returne
         connection_dispatch_settle(staffing->dispatch, slot, number, is_returned);
 }
 
+static void on_peer_request(uint32_t slot, uint32_t peer_slot, uint64_t number, void *userdata)
+{
+    struct staffing *staffing = userdata;
+    if (peer_slot == SCOREBOARD_SLOT_EVENTD)
+        peer_links_on_request(&staffing->links, staffing->children, slot, number);
+}
+
 static const struct child_table_handlers child_handlers = {
     .on_ready = on_ready,
+    .on_peer_request = on_peer_request,
     .on_connection_answer = on_connection_answer,
     .on_gone = on_gone,
 };

@@ -4,6 +4,7 @@
 
 #include "master/lifecycle.h"
 #include "master/liveness.h"
+#include "master/peer_links.h"
 #include "master/respawn_policy.h"
 #include "master/staffing.h"
 
@@ -24,7 +25,8 @@ struct staffing {
     struct staffing_options options;
     const struct staffing_handlers *handlers;
     void *userdata;
-    struct child_table *children;         /* owned */
+    struct child_table *children; /* owned */
+    struct peer_links links;
     struct connection_dispatch *dispatch; /* owned */
     struct liveness *liveness;            /* owned */
     enum lifecycle_state state;

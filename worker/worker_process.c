@@ -110,6 +110,14 @@ static void on_peer_link(struct process_link *link, uint32_t slot, int *fd, void
         event_peer_connect(worker->peer, fd);
 }
 
+/* Of a master that knows no such request a channel comes with the next eventd only. */
+static void ask_for_channel(void *userdata)
+{
+    struct worker_process *worker = userdata;
+    int error = process_link_ask_for_peer(&worker->link, SCOREBOARD_SLOT_EVENTD);
+    log_debug("asked for a channel to eventd error=%d", -error);
+}
+
 /* ---- drain: calls first, then what they have started, then the events in flight ---- */
 
 static int check_idle(sd_event_source *source, uint64_t usec, void *userdata)
@@ -180,6 +188,8 @@ static int open_floors(struct worker_process *worker)
         .user_service = worker->users,
         .user_store = worker->store,
         .outbox_wake_fd = link->outbox_wake_fd,
+        .ask_for_channel = ask_for_channel,
+        .userdata = worker,
     };
     error = event_peer_new(&peer_options, &worker->peer);
     if (error < 0)

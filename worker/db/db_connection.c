@@ -5,15 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
 
 #include "common/log.h"
 #include "common/monotonic_clock.h"
+#include "common/retry_delay.h"
 #include "worker/db/db_connect.h"
 #include "worker/db/db_pipeline.h"
 
-#define BACKOFF_FIRST_MS  100
-#define BACKOFF_MAX_MS    5000
 #define STABLE_AFTER_US   1000000  /* a session that lived this long starts the back-off anew */
 #define REPEAT_WARNING_US 30000000 /* a failure that goes on is said again after this time */
 #define TIMER_ACCURACY_US 10000
@@ -48,24 +46,9 @@ static void set_timer(struct db_connection *connection, int64_t delay_us)
             connection->options.application, error);
 }
 
-/* 100 ms, doubled up to 5 s, of which a random part of up to a half is taken off: a fleet does not
- * come back as one. */
-static int64_t backoff_ms(unsigned int failed_attempts)
-{
-    int64_t delay_ms = BACKOFF_MAX_MS;
-    if (failed_attempts < 6)
-        delay_ms = (int64_t)BACKOFF_FIRST_MS << failed_attempts;
-    if (delay_ms > BACKOFF_MAX_MS)
-        delay_ms = BACKOFF_MAX_MS;
-    uint32_t random = 0;
-    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != (ssize_t)sizeof(random))
-        random = 0;
-    return delay_ms - (int64_t)(random % (uint32_t)(delay_ms / 2 + 1));
-}
-
 static void schedule_attempt(struct db_connection *connection)
 {
-    set_timer(connection, backoff_ms(connection->failed_attempts) * 1000);
+    set_timer(connection, retry_delay_ms(connection->failed_attempts) * 1000);
 }
 
 static void enter_handler(struct db_connection *connection)

@@ -6,9 +6,14 @@
 #include "common/file_descriptor.h"
 #include "common/ipc_channel.h"
 #include "common/log.h"
+#include "common/monotonic_clock.h"
+#include "common/retry_delay.h"
 #include "worker/events/event_channel.h"
 #include "worker/events/event_intake.h"
 #include "worker/events/outbox_relay.h"
+
+#define STABLE_US         UINT64_C(10000000) /* a channel that held so long starts the delays anew */
+#define TIMER_ACCURACY_US 10000
 
 struct event_peer {
     struct event_peer_options options;
@@ -17,7 +22,10 @@ struct event_peer {
     sd_event_source *reaper;     /* owned: ends a channel that did not take a frame */
     struct outbox_relay *relay;  /* owned */
     struct event_intake *intake; /* owned */
-    bool is_available;           /* the database */
+    sd_event_source *asker;      /* owned: armed while there is no channel */
+    unsigned int asked;          /* since the last channel that held */
+    uint64_t opened_at_us;
+    bool is_available; /* the database */
     bool is_draining;
 };
 
@@ -43,9 +51,35 @@ int event_channel_send(struct event_peer *peer, uint64_t serial, const Userd__Ip
     return result;
 }
 
+static void ask_later(struct event_peer *peer)
+{
+    if (peer->is_draining)
+        return;
+    uint64_t delay_us = (uint64_t)retry_delay_ms(peer->asked) * MONOTONIC_CLOCK_US_PER_MS;
+    int result = sd_event_source_set_time_relative(peer->asker, delay_us);
+    if (result >= 0)
+        result = sd_event_source_set_enabled(peer->asker, SD_EVENT_ONESHOT);
+    if (result < 0)
+        log_error("timer failed where=event_peer error=%d", -result);
+}
+
+static int on_asker(sd_event_source *source, uint64_t time_us, void *userdata)
+{
+    (void)source;
+    (void)time_us;
+    struct event_peer *peer = userdata;
+    peer->asked++;
+    peer->options.ask_for_channel(peer->options.userdata);
+    ask_later(peer);
+    return 0;
+}
+
 static void end_channel(struct event_peer *peer)
 {
     peer->channel = ipc_channel_free(peer->channel);
+    if (monotonic_clock_us() - peer->opened_at_us >= STABLE_US)
+        peer->asked = 0;
+    ask_later(peer);
     outbox_relay_on_channel(peer->relay);
 }
 
@@ -116,6 +150,8 @@ void event_peer_connect(struct event_peer *peer, int *fd)
         log_error("channel to eventd failed error=%d", result);
         return;
     }
+    (void)sd_event_source_set_enabled(peer->asker, SD_EVENT_OFF);
+    peer->opened_at_us = monotonic_clock_us();
     peer->serial++;
     send_state(peer);
     outbox_relay_on_channel(peer->relay);
@@ -134,6 +170,7 @@ void event_peer_drain(struct event_peer *peer)
     if (peer->is_draining)
         return;
     peer->is_draining = true;
+    (void)sd_event_source_set_enabled(peer->asker, SD_EVENT_OFF);
     send_state(peer);
     outbox_relay_drain(peer->relay);
 }
@@ -151,6 +188,7 @@ struct event_peer *event_peer_free(struct event_peer *peer)
     peer->relay = outbox_relay_free(peer->relay);
     peer->intake = event_intake_free(peer->intake);
     (void)sd_event_source_disable_unref(peer->reaper);
+    (void)sd_event_source_disable_unref(peer->asker);
     free(peer);
     return NULL;
 }
@@ -164,6 +202,9 @@ int event_peer_new(const struct event_peer_options *options, struct event_peer *
     int result = sd_event_add_defer(options->event, &peer->reaper, on_reap, peer);
     if (result >= 0)
         result = sd_event_source_set_enabled(peer->reaper, SD_EVENT_OFF);
+    if (result >= 0)
+        result = sd_event_add_time_relative(options->event, &peer->asker, CLOCK_MONOTONIC,
+            RETRY_DELAY_MAX_MS * MONOTONIC_CLOCK_US_PER_MS, TIMER_ACCURACY_US, on_asker, peer);
     if (result >= 0)
         result = event_intake_new(&peer->options, peer, &peer->intake);
     if (result >= 0)

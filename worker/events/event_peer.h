@@ -1,6 +1,8 @@
 /* The worker's end of the channel to eventd: the outbox relay speaks through it and the event
  * intake listens to it. At most one eventd at a time; a new channel ends the old one, and with it
- * everything that was in flight there.
+ * everything that was in flight there. While there is none it asks for one, ever more slowly:
+ * eventd may have died, and then the next one brings it, or one of both sides could not go on with
+ * it.
  */
 #ifndef USERD_WORKER_EVENTS_EVENT_PEER_H
 #define USERD_WORKER_EVENTS_EVENT_PEER_H
@@ -22,6 +24,9 @@ struct event_peer_options {
     struct user_service *user_service;
     struct user_store *user_store;
     int outbox_wake_fd; /* read by the relay; the caller's */
+    /* Asks for another channel to eventd: event_peer_connect(), if it comes. */
+    void (*ask_for_channel)(void *userdata);
+    void *userdata;
 };
 
 /* Starts the relay (its own database connection, advisory lock). Loop thread, as all below. */
