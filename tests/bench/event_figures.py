@@ -217,7 +217,8 @@ def outage(bench):
     before = bench.meter.sample()["published"]
     eventd = bench.userd.eventd()
     bench.broker.is_there(False)
-    samples = {"eventd": [], "workers": []}
+    samples = {"eventd": [], "workers": []}  # seconds, KiB of all memory, KiB of their own
+    processes = {"eventd": [eventd], "workers": bench.userd.workers}
     begun = time.monotonic()
     load = subprocess.Popen(bench.delete_load(first, count, "--connections", CONNECTIONS, "--streams", STREAMS, "--rate",
                                               options.outage_rate, "--seconds", 2 * options.outage_seconds + 60),
@@ -225,8 +226,8 @@ def outage(bench):
     with contextlib.closing(load.stdout):
         while load.poll() is None:
             at = time.monotonic() - begun
-            samples["eventd"].append((at, stand.memory_kib(eventd)))
-            samples["workers"].append((at, sum(map(stand.memory_kib, bench.userd.workers))))
+            for name, pids in processes.items():
+                samples[name].append((at, *(sum(stand.memory_kib(pid, kind) for pid in pids) for kind in ("Pss", "Anonymous"))))
             time.sleep(MEMORY_SAMPLE_S)
         fields = json.loads(load.stdout.read())
     waiting = int(bench.postgres.sql("events", "SELECT count(*) FROM outbox"))
@@ -239,6 +240,7 @@ def outage(bench):
               "asked": count, "drained_in_s": time.monotonic() - back}
     for name, all_samples in samples.items():
         warm = [one for one in all_samples if one[0] >= WARM_SHARE * all_samples[-1][0]]
-        result[name] = {"kib": statistics.median(kib for _, kib in warm), "kib_per_minute": slope_per_minute(warm),
-                        "grown_kib": slope_per_minute(warm) * (warm[-1][0] - warm[0][0]) / 60}
+        slope = slope_per_minute([(at, own_kib) for at, _, own_kib in warm])
+        result[name] = {"kib": statistics.median(kib for _, kib, _ in warm), "kib_per_minute": slope,
+                        "grown_kib": slope * (warm[-1][0] - warm[0][0]) / 60}
     return result

@@ -36,12 +36,13 @@ def cpu_seconds(pids):
     return total / TICKS
 
 
-def memory_kib(pid):
-    """What a process holds in memory: its proportional set size, shared pages divided among those that share them."""
+def memory_kib(pid, kind="Pss"):
+    """What a process holds in memory: its proportional set size, shared pages divided among those that share them; or, for how it
+    grows, "Anonymous": a share also grows when another process ends that had the same libraries."""
     for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(f"{kind}:"):
             return int(line.split()[1])
-    raise ValueError(f"no Pss of process {pid}")
+    raise ValueError(f"no {kind} of process {pid}")
 
 
 def children(pid, program):
