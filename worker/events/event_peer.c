@@ -204,7 +204,8 @@ int event_peer_new(const struct event_peer_options *options, struct event_peer *
         result = sd_event_source_set_enabled(peer->reaper, SD_EVENT_OFF);
     if (result >= 0)
         result = sd_event_add_time_relative(options->event, &peer->asker, CLOCK_MONOTONIC,
-            RETRY_DELAY_MAX_MS * MONOTONIC_CLOCK_US_PER_MS, TIMER_ACCURACY_US, on_asker, peer);
+            (uint64_t)RETRY_DELAY_MAX_MS * MONOTONIC_CLOCK_US_PER_MS, TIMER_ACCURACY_US, on_asker,
+            peer);
     if (result >= 0)
         result = event_intake_new(&peer->options, peer, &peer->intake);
     if (result >= 0)
