@@ -6,6 +6,7 @@
 
 /* RFC 9113, section 6 */
 #define FRAME_HEADERS      1
+#define FRAME_RST_STREAM   3
 #define FRAME_SETTINGS     4
 #define FRAME_CONTINUATION 9
 #define FLAG_ACK           0x1
@@ -52,6 +53,8 @@ static enum rpc_frames_verdict read_head(
         return add_to_block(frames, limits, length);
     if (head[3] == FRAME_SETTINGS && (head[4] & FLAG_ACK) != 0)
         frames->has_acknowledged = true;
+    if (head[3] == FRAME_RST_STREAM && limits->resets > 0 && ++frames->resets > limits->resets)
+        return RPC_FRAMES_RESETS;
     return RPC_FRAMES_FINE;
 }
 
@@ -88,6 +91,7 @@ const char *rpc_frames_verdict_name(enum rpc_frames_verdict verdict)
         [RPC_FRAMES_FINE] = "none",
         [RPC_FRAMES_BLOCK] = "header_block",
         [RPC_FRAMES_STREAMS] = "streams",
+        [RPC_FRAMES_RESETS] = "resets",
     };
     return names[verdict];
 }

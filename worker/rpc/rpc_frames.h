@@ -1,7 +1,7 @@
 /* What a client says in HTTP/2 (RFC 9113), followed from frame to frame beside the C core, for what
- * the C core itself has no bound for: how long a header block may get, in bytes and in frames, and
- * how many streams are opened by who has not acknowledged our settings and so does not keep to
- * them.
+ * the C core itself has no bound for: how long a header block may get, in bytes and in frames, how
+ * many streams are opened by who has not acknowledged our settings and so does not keep to them,
+ * and how many are taken back at a time.
  *
  * Sees the heads of frames only, skips their contents, allocates nothing. What is not HTTP/2 is the
  * C core's to refuse.
@@ -21,12 +21,14 @@ struct rpc_frames_limits {
     uint32_t block_bytes;  /* of a header block as it is sent */
     uint32_t block_frames; /* HEADERS and its CONTINUATIONs */
     uint32_t streams;      /* before our settings are acknowledged */
+    uint32_t resets;       /* RST_STREAM before the count begins anew; 0: any number */
 };
 
 enum rpc_frames_verdict {
     RPC_FRAMES_FINE,
     RPC_FRAMES_BLOCK,
     RPC_FRAMES_STREAMS,
+    RPC_FRAMES_RESETS,
 };
 
 /* How far a connection has got. */
@@ -35,6 +37,7 @@ struct rpc_frames {
     uint32_t block_bytes;
     uint32_t block_frames; /* of the block that is open; 0: none is */
     uint32_t streams;
+    uint32_t resets; /* the caller may set it to 0 at any time */
     bool has_acknowledged;
     uint8_t head_length; /* the part of `head` that has come */
     uint8_t head[RPC_FRAMES_HEAD_BYTES];

@@ -45,6 +45,7 @@ struct rpc_peer {
     atomic_uint references;
     uint32_t number; /* small, no other living one's; 0: of all that have no known connection */
     uint32_t listener;
+    unsigned int streams; /* that are open; rpc thread */
     char name[RPC_PEER_NAME_BYTES];
 };
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/monotonic_clock.h"
 #include "worker/rpc/rpc_core.h"
 #include "worker/rpc/rpc_frames.h"
 #include "worker/rpc/rpc_guard.h"
@@ -20,11 +21,18 @@
 /* The C core holds the fields of each frame against its limit anew. A frame has 16 KiB. */
 #define BLOCK_FRAMES 8
 
+/* Of streams that are taken back, which the C core holds for a while longer: all that a client may
+ * have, and once more, is what it may take back at a time. What it takes back by and by is judged
+ * with its deadlines (rpc_guard.c). */
+#define RESETS_FOR_STREAM 2
+#define RESETS_WINDOW_US  100000
+
 #define FDS_MAX          65536
 #define LINES_PER_SECOND 5
 
 struct reader {
-    uint64_t cookie; /* the kernel's, of the socket; 0: not one of ours */
+    uint64_t cookie;    /* the kernel's, of the socket; 0: not one of ours */
+    uint64_t window_us; /* when the count of resets began */
     uint32_t listener;
     struct rpc_frames frames;
 };
@@ -46,10 +54,21 @@ static uint64_t cookie_of(int fd)
     return cookie;
 }
 
+static void renew_window(struct reader *reader)
+{
+    uint64_t now_us = monotonic_clock_us();
+    if (now_us - reader->window_us < RESETS_WINDOW_US)
+        return;
+    reader->window_us = now_us;
+    reader->frames.resets = 0;
+}
+
 static enum rpc_frames_verdict follow(
     struct reader *reader, const struct msghdr *message, size_t length)
 {
     enum rpc_frames_verdict verdict = RPC_FRAMES_FINE;
+    if (reader->frames.resets > 0)
+        renew_window(reader);
     for (size_t i = 0; i < message->msg_iovlen && length > 0 && verdict == RPC_FRAMES_FINE; i++) {
         const struct iovec *part = &message->msg_iov[i];
         size_t taken = part->iov_len < length ? part->iov_len : length;
@@ -118,6 +137,10 @@ int rpc_reader_open(const struct settings *settings, struct scoreboard_slot *slo
                 .block_bytes = BLOCK_BYTES,
                 .block_frames = BLOCK_FRAMES,
                 .streams = (uint32_t)settings->limits.streams_per_connection,
+                .resets =
+                    settings->limits.cancels_per_second == 0
+                        ? 0
+                        : (uint32_t)settings->limits.streams_per_connection * RESETS_FOR_STREAM,
             },
         .slot = slot,
         .count = count,

@@ -12,8 +12,8 @@
 #include "worker/rpc/rpc_message.h"
 #include "worker/rpc/rpc_tag.h"
 
-/* Open streams of a worker; more are answered RESOURCE_EXHAUSTED. Nobody needs many: a client has
- * one Watch open. */
+/* Open streams of a worker, of which a connection may have as many as are free; more are answered
+ * RESOURCE_EXHAUSTED. Nobody needs many: a client has one Watch open. */
 #define STREAMS_MAX 1024
 
 #define DECODE_LIMIT_BYTES ((size_t)1024 * 1024)
@@ -90,6 +90,7 @@ static void release_stream(struct rpc_stream *stream)
     (void)pthread_mutex_unlock(&set->lock);
     if (is_last) {
         set->open_count--;
+        stream->peer->streams--;
         rpc_peer_release(stream->peer);
         free_stream(stream);
     }
@@ -290,13 +291,14 @@ static void open_stream(struct rpc_stream *stream)
     set->first = stream;
     (void)pthread_mutex_unlock(&set->lock);
     set->open_count++;
+    stream->peer->streams++;
 
     grpc_op operation;
     memset(&operation, 0, sizeof(operation));
     operation.op = GRPC_OP_RECV_CLOSE_ON_SERVER;
     operation.data.recv_close_on_server.cancelled = &stream->was_cancelled;
     start_batch(stream, &operation, 1, &stream->closed);
-    if (set->open_count > STREAMS_MAX)
+    if (set->open_count + stream->peer->streams > STREAMS_MAX)
         rpc_stream_finish(stream, GRPC_STATUS_RESOURCE_EXHAUSTED, "too many streams");
     else if (atomic_load_explicit(&set->is_draining, memory_order_acquire))
         rpc_stream_finish(stream, GRPC_STATUS_UNAVAILABLE, "server is shutting down");

@@ -7,13 +7,14 @@
 
 #define DATA         0
 #define HEADERS      1
+#define RST_STREAM   3
 #define SETTINGS     4
 #define CONTINUATION 9
 #define ACK          0x1
 #define END_HEADERS  0x4
 
 static const struct rpc_frames_limits limits = {
-    .block_bytes = 1000, .block_frames = 4, .streams = 10};
+    .block_bytes = 1000, .block_frames = 4, .streams = 10, .resets = 20};
 
 /* What a client sends. */
 struct script {
@@ -132,4 +133,38 @@ Test(rpc_frames, ends_streams_of_who_has_not_acknowledged)
     say(script, SETTINGS, 0, 0);
     say(script, HEADERS, END_HEADERS, 30);
     then(script, RPC_FRAMES_STREAMS);
+}
+
+static struct script *begin_resets(int count)
+{
+    struct script *script = begin();
+    say(script, SETTINGS, ACK, 0);
+    for (int i = 0; i < count; i++) {
+        say(script, HEADERS, END_HEADERS, 30);
+        say(script, RST_STREAM, 0, 4);
+    }
+    return script;
+}
+
+Test(rpc_frames, lets_streams_be_taken_back)
+{
+    then(begin_resets(20), RPC_FRAMES_FINE);
+}
+
+Test(rpc_frames, ends_too_many_resets)
+{
+    then(begin_resets(21), RPC_FRAMES_RESETS);
+}
+
+Test(rpc_frames, knows_no_bound_of_resets_where_there_is_none)
+{
+    struct rpc_frames frames;
+    struct rpc_frames_limits boundless = limits;
+    struct script *script = begin_resets(1000);
+    boundless.resets = 0;
+    rpc_frames_init(&frames);
+    enum rpc_frames_verdict verdict =
+        rpc_frames_follow(&frames, &boundless, script->bytes, script->length);
+    cr_assert_eq(verdict, RPC_FRAMES_FINE);
+    free(script);
 }

@@ -8,6 +8,8 @@
 #include "common/attributes.h"
 #include "worker/rpc/rpc_reader.h"
 
+#define WINDOW_US 110000 /* after which resets are counted anew */
+
 static struct scoreboard_slot slot;
 static int pair[2];
 
@@ -15,6 +17,7 @@ static void init(void)
 {
     struct settings settings = {0};
     settings.limits.streams_per_connection = 10;
+    settings.limits.cancels_per_second = 1;
     cr_assert_eq(rpc_reader_open(&settings, &slot), 0);
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 }
@@ -37,6 +40,13 @@ static void send_block(int fd, int frames)
         const char frame[10] = {0, 0, 1, i == 0 ? 1 : 9};
         cr_assert_eq(send(fd, frame, sizeof(frame), 0), sizeof(frame));
     }
+}
+
+static void send_resets(int fd, int count)
+{
+    static const char reset[13] = {0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8};
+    for (int i = 0; i < count; i++)
+        cr_assert_eq(send(fd, reset, sizeof(reset), 0), sizeof(reset));
 }
 
 /* Into two buffers, as the C core does. */
@@ -66,6 +76,20 @@ Test(rpc_reader, ends_a_connection_before_its_reader_knows)
     cr_assert_eq(slot.connections_reset, 1);
     char byte = 0;
     cr_assert_eq(recv(pair[1], &byte, 1, 0), 0, "the other end sees it");
+}
+
+Test(rpc_reader, ends_a_connection_that_takes_back_too_much_at_a_time)
+{
+    rpc_reader_add(pair[0], 0);
+    send_block(pair[1], 1);
+    send_resets(pair[1], 20);
+    cr_assert_gt(receive(pair[0]), 0);
+    (void)usleep(WINDOW_US);
+    send_resets(pair[1], 20);
+    cr_assert_gt(receive(pair[0]), 0, "by and by it may");
+    send_resets(pair[1], 1);
+    cr_assert_eq(receive(pair[0]), -1);
+    cr_assert_eq(slot.connections_reset, 1);
 }
 
 Test(rpc_reader, leaves_other_sockets_alone)
