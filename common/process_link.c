@@ -98,6 +98,9 @@ static int on_frame(
         if (link->handlers->on_peer_link == NULL || !has_descriptor(*fd) ||
             frame->peer_link->slot >= SCOREBOARD_SLOTS)
             return -EPROTO;
+        /* Nobody could ask for another: a new process gets one. */
+        if (*fd == IPC_FD_CUT_OFF && link->master_protocol < PROCESS_PROTOCOL_PEER_REQUEST)
+            return -EPROTO;
         link->peer_link_number = frame->peer_link->number;
         link->handlers->on_peer_link(link, frame->peer_link->slot, fd, link->userdata);
         return 0;

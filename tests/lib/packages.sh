@@ -32,6 +32,7 @@ python3-kafka            | /usr/lib/python3/dist-packages/kafka/__init__.py | ru
 python3-psycopg2         | /usr/lib/python3/dist-packages/psycopg2/__init__.py | run
 gnuplot-nox              | gnuplot                                         | bench
 dpkg-dev                 | dpkg-shlibdeps                                  | package
+file                     | file                                            | package
 lintian                  | lintian                                         | lintian
 systemd                  | /lib/systemd/systemd                            | systemd
 iproute2                 | ip                                              | systemd

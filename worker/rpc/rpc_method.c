@@ -44,6 +44,8 @@ static void dispatch(struct rpc_call *call)
     const struct rpc_method *method = call->method;
     const char *reason = rpc_peer_refusal(call->peer);
     if (reason != NULL) {
+        grpc_byte_buffer_destroy(call->payload); /* of any size; the answer may wait for long */
+        call->payload = NULL;
         rpc_call_fail(call, GRPC_STATUS_RESOURCE_EXHAUSTED, reason);
         return;
     }

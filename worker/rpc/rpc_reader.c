@@ -22,12 +22,13 @@
 #define BLOCK_FRAMES 8
 
 /* Of streams that are taken back, which the C core holds for a while longer: all that a client may
- * have, and once more, is what it may take back at a time. What it takes back by and by is judged
- * with its deadlines (rpc_guard.c). */
+ * have, and once more, and its rate's part, is what it may take back at a time, whether or not
+ * their deadlines have passed. What it takes back by and by is judged with them (rpc_guard.c). */
 #define RESETS_FOR_STREAM 2
-#define RESETS_WINDOW_US  100000
+#define WINDOWS_OF_SECOND 10
+#define RESETS_WINDOW_US  (1000000 / WINDOWS_OF_SECOND)
 
-#define FDS_MAX          65536
+#define FDS_MAX          262144 /* what is not used takes no memory */
 #define LINES_PER_SECOND 5
 
 struct reader {
@@ -54,13 +55,10 @@ static uint64_t cookie_of(int fd)
     return cookie;
 }
 
-static void renew_window(struct reader *reader)
+static void end_window(struct reader *reader)
 {
-    uint64_t now_us = monotonic_clock_us();
-    if (now_us - reader->window_us < RESETS_WINDOW_US)
-        return;
-    reader->window_us = now_us;
-    reader->frames.resets = 0;
+    if (monotonic_clock_us() - reader->window_us >= RESETS_WINDOW_US)
+        reader->frames.resets = 0;
 }
 
 static enum rpc_frames_verdict follow(
@@ -68,13 +66,16 @@ static enum rpc_frames_verdict follow(
 {
     enum rpc_frames_verdict verdict = RPC_FRAMES_FINE;
     if (reader->frames.resets > 0)
-        renew_window(reader);
+        end_window(reader);
+    bool is_first = reader->frames.resets == 0;
     for (size_t i = 0; i < message->msg_iovlen && length > 0 && verdict == RPC_FRAMES_FINE; i++) {
         const struct iovec *part = &message->msg_iov[i];
         size_t taken = part->iov_len < length ? part->iov_len : length;
         verdict = rpc_frames_follow(&reader->frames, &table.limits, part->iov_base, taken);
         length -= taken;
     }
+    if (is_first && reader->frames.resets > 0)
+        reader->window_us = monotonic_clock_us();
     return verdict;
 }
 
@@ -122,13 +123,21 @@ void rpc_reader_add(int fd, uint32_t listener)
     rpc_frames_init(&reader->frames);
 }
 
+static uint32_t resets_limit(const struct settings *settings)
+{
+    if (settings->limits.cancels_per_second == 0)
+        return 0;
+    return (uint32_t)settings->limits.streams_per_connection * RESETS_FOR_STREAM +
+           (uint32_t)settings->limits.cancels_per_second / WINDOWS_OF_SECOND;
+}
+
 int rpc_reader_open(const struct settings *settings, struct scoreboard_slot *slot)
 {
     struct rlimit limit = {.rlim_cur = FDS_MAX};
     (void)getrlimit(RLIMIT_NOFILE, &limit);
     size_t count = limit.rlim_cur < FDS_MAX ? (size_t)limit.rlim_cur : FDS_MAX;
     assert(table.readers == NULL);
-    struct reader *readers = calloc(count, sizeof(*readers)); /* what is not used takes no memory */
+    struct reader *readers = calloc(count, sizeof(*readers));
     if (readers == NULL)
         return -ENOMEM;
     table = (struct reader_table){
@@ -137,10 +146,7 @@ int rpc_reader_open(const struct settings *settings, struct scoreboard_slot *slo
                 .block_bytes = BLOCK_BYTES,
                 .block_frames = BLOCK_FRAMES,
                 .streams = (uint32_t)settings->limits.streams_per_connection,
-                .resets =
-                    settings->limits.cancels_per_second == 0
-                        ? 0
-                        : (uint32_t)settings->limits.streams_per_connection * RESETS_FOR_STREAM,
+                .resets = resets_limit(settings),
             },
         .slot = slot,
         .count = count,

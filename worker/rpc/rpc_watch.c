@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #include "common/file_descriptor.h"
 #include "common/log.h"
@@ -95,10 +96,22 @@ static void free_gone(struct rpc_watch *watch)
 
 /* ---- the thread ---- */
 
+/* By our own recvmsg() (rpc_reader.c), and nobody has come round to its end yet. */
+static bool is_reset_already(const struct rpc_watch_entry *entry)
+{
+    struct sockaddr_storage address;
+    socklen_t length = sizeof(address);
+    return getpeername(entry->fd, (struct sockaddr *)(void *)&address, &length) != 0;
+}
+
 static void cut_off(struct rpc_watch_entry *entry, enum rpc_guard_verdict verdict)
 {
     struct rpc_watch *watch = entry->watch;
     unsigned int suppressed = 0;
+    if (is_reset_already(entry)) {
+        move_entry(entry, ENTRY_RESET);
+        return;
+    }
     if (log_limit_allows(&watch->log_limit, LINES_PER_SECOND, &suppressed))
         log_warn("connection reset reason=%s listener=%u peer=\"%s\" suppressed=%u",
             rpc_guard_verdict_name(verdict), entry->peer->listener, entry->peer->name, suppressed);

@@ -315,9 +315,10 @@ static bool takes_newcomer(int64_t standing_us)
         question_queue_note_pace(&fixture.queues[USER_QUESTION_NAMES], 100, now_us + i * 100000,
             now_us + (i + 1) * 100000);
     put_many(&fixture, own, 1000, 100, 1, 0);
-    fixture.queues[USER_QUESTION_NAMES].standing_since_us -= standing_us;
     newcomer.question.source = 1;
     newcomer.question.deadline_us = now_us + 3000000;
+    fixture.queues[USER_QUESTION_NAMES].standing_since_us =
+        (int64_t)monotonic_clock_us() - standing_us;
     cr_assert(put(&fixture, &newcomer));
     question_intake_take(&fixture.intake, fixture.queues);
     tear_down(&fixture);
@@ -342,7 +343,7 @@ Test(question_queue, does_not_hold_a_slow_database_against_a_short_queue)
     put_many(&fixture, own, 10, 100, 1, 0);
     fixture.queues[USER_QUESTION_NAMES].standing_since_us -= 1000000;
     newcomer.question.source = 1;
-    newcomer.question.deadline_us = now_us + 400000;
+    newcomer.question.deadline_us = now_us + 700000;
     cr_assert(put(&fixture, &newcomer));
     question_intake_take(&fixture.intake, fixture.queues);
     tear_down(&fixture);
