@@ -116,6 +116,12 @@ static void strike_out(struct address_limit *limit, uint32_t index)
     limit->free_note = index;
 }
 
+static bool is_same(const struct socket_identity *left, const struct socket_identity *right)
+{
+    return memcmp(left->id.idiag_cookie, right->id.idiag_cookie, sizeof(left->id.idiag_cookie)) ==
+           0;
+}
+
 /* What the kernel does not know any more has ended; when it cannot say, the note stays. */
 static void check_note(struct address_limit *limit, uint32_t index)
 {
@@ -273,6 +279,20 @@ int address_limit_add(struct address_limit *limit, int fd, const struct sockaddr
     limit->notes[index] = (struct note){.slot = slot, .identity = identity};
     link_note(limit, index, find_or_add_entry(limit, key));
     return 0;
+}
+
+void address_limit_remove(struct address_limit *limit, int fd, const struct sockaddr *address)
+{
+    uint64_t key = 0;
+    struct socket_identity identity;
+    if (!address_key_make(address, &key) || socket_probe_identify(fd, &identity) < 0)
+        return; /* when it has ended, the next look at the kernel's books strikes it out */
+    uint32_t entry = find_entry(limit, key);
+    uint32_t index = entry == NONE ? NONE : limit->entries[entry].first; /* the newest */
+    while (index != NONE && !is_same(&limit->notes[index].identity, &identity))
+        index = limit->notes[index].next;
+    if (index != NONE)
+        strike_out(limit, index);
 }
 
 void address_limit_forget_slot(struct address_limit *limit, uint32_t slot)

@@ -42,6 +42,8 @@ bool address_limit_allows(struct address_limit *limit, const struct sockaddr *ad
  * note. */
 MUST_CHECK int address_limit_add(struct address_limit *limit, int fd,
     const struct sockaddr *address, uint32_t slot, int64_t now_us);
+/* The worker has not taken the connection `fd`: strikes its note out. */
+void address_limit_remove(struct address_limit *limit, int fd, const struct sockaddr *address);
 /* The process in `slot` is gone, and all that it held. */
 void address_limit_forget_slot(struct address_limit *limit, uint32_t slot);
 

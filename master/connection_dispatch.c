@@ -17,14 +17,11 @@
 #include "master/passed_connections.h"
 #include "master/worker_choice.h"
 
-#define ACCEPTS_PER_WAKE 64 /* then the other listeners and the children get their turn */
-#define CHANNEL_ROOM_BYTES                                                \
-    4096 /* frames that a worker has not read yet: over this it is behind \
-          */
+#define ACCEPTS_PER_WAKE   64   /* then the other listeners and the children get their turn */
+#define CHANNEL_ROOM_BYTES 4096 /* frames not read yet: over this a worker is behind */
 #define RETRY_PAUSE_US     20000
 #define TIMER_ACCURACY_US  1000
 #define LOG_LINES_A_SECOND 2
-#define REFUSALS_MAX       3 /* workers that may have no room for a connection before it is closed */
 
 struct dispatch_source {
     struct connection_dispatch *dispatch;
@@ -54,6 +51,7 @@ struct candidates {
     struct worker_candidate workers[SETTINGS_MAX_WORKERS];
     size_t count;
     bool is_any_behind; /* READY, but its channel is full */
+    bool is_any_full;   /* READY, but it has said that it has no room for this connection */
 };
 
 static uint32_t living_connections(
@@ -107,15 +105,22 @@ static bool is_serving(const struct connection_dispatch *dispatch, uint32_t slot
            atomic_load_explicit(&own->state, memory_order_relaxed) == PROCESS_READY;
 }
 
+/* Those who may be given a connection of the listener; `waiting` (NULL: it is a new one) is not
+ * passed again to a worker that had no room for it. */
 static void collect_candidates(const struct connection_dispatch *dispatch, uint32_t listener,
-    struct candidates *ret_candidates)
+    const struct passed_connection *waiting, struct candidates *ret_candidates)
 {
     const struct connection_dispatch_options *options = &dispatch->options;
     ret_candidates->count = 0;
     ret_candidates->is_any_behind = false;
+    ret_candidates->is_any_full = false;
     for (uint32_t slot = SCOREBOARD_SLOT_EVENTD + 1; slot < SCOREBOARD_SLOTS; slot++) {
         if (!is_serving(dispatch, slot))
             continue;
+        if (waiting != NULL && passed_connections_is_refused_by(waiting, slot)) {
+            ret_candidates->is_any_full = true;
+            continue;
+        }
         if (child_table_queued_bytes(options->children, slot) > CHANNEL_ROOM_BYTES) {
             ret_candidates->is_any_behind = true;
             continue;
@@ -213,18 +218,36 @@ static void count_passed(struct connection_dispatch *dispatch, uint32_t slot, ui
     atomic_store_explicit(passed, before + 1, memory_order_relaxed);
 }
 
+/* False: it has ended. */
+static bool find_address(
+    const struct passed_connection *connection, struct sockaddr_storage *ret_address)
+{
+    *ret_address = (struct sockaddr_storage){.ss_family = AF_UNSPEC};
+    socklen_t length = sizeof(*ret_address);
+    return getpeername(connection->fd, (struct sockaddr *)ret_address, &length) == 0;
+}
+
 static void note_address(
     struct connection_dispatch *dispatch, const struct passed_connection *connection)
 {
-    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
-    socklen_t length = sizeof(address);
-    if (getpeername(connection->fd, (struct sockaddr *)&address, &length) < 0)
-        return; /* it has ended: the worker will see that */
+    struct sockaddr_storage address;
+    if (!find_address(connection, &address))
+        return; /* the worker will see that */
     int result = address_limit_add(dispatch->address_limit, connection->fd,
         (const struct sockaddr *)&address, connection->slot,
         (int64_t)monotonic_clock_turn_us(dispatch->options.event));
     if (result < 0)
         log_debug("connection not counted by address error=\"%s\"", strerror(-result));
+}
+
+/* It is on its way again, and is noted when it is passed again. */
+static void forget_address(
+    struct connection_dispatch *dispatch, const struct passed_connection *connection)
+{
+    struct sockaddr_storage address;
+    if (find_address(connection, &address)) /* else the kernel strikes its note out */
+        address_limit_remove(
+            dispatch->address_limit, connection->fd, (const struct sockaddr *)&address);
 }
 
 /* Tries the best worker, then the next best. False: none can be given it now, it waits, and nothing
@@ -256,21 +279,6 @@ static bool pass_connection(struct connection_dispatch *dispatch, struct candida
     return false;
 }
 
-/* Those who may be given one that waits: the worker that said last that it has no room for it is
- * not asked again, and no more than a few are. False: all have been, nobody has room. */
-static bool collect_roomy(const struct connection_dispatch *dispatch,
-    const struct passed_connection *connection, struct candidates *ret_candidates)
-{
-    collect_candidates(dispatch, connection->listener, ret_candidates);
-    size_t kept = 0;
-    for (size_t i = 0; i < ret_candidates->count; i++)
-        if (ret_candidates->workers[i].slot != connection->full_slot)
-            ret_candidates->workers[kept++] = ret_candidates->workers[i];
-    bool is_last_full = ret_candidates->count > 0 && kept == 0 && !ret_candidates->is_any_behind;
-    ret_candidates->count = kept;
-    return !is_last_full && connection->refusals < REFUSALS_MAX;
-}
-
 /* What its worker has not taken goes to another. False: some must wait on. */
 static bool pass_waiting(struct connection_dispatch *dispatch)
 {
@@ -286,7 +294,8 @@ static bool pass_waiting(struct connection_dispatch *dispatch)
             continue;
         }
         struct candidates candidates;
-        if (!collect_roomy(dispatch, connection, &candidates)) {
+        collect_candidates(dispatch, connection->listener, connection, &candidates);
+        if (candidates.count == 0 && candidates.is_any_full && !candidates.is_any_behind) {
             log_refusal(dispatch, connection->listener, "no worker has room for it");
             passed_connections_remove(dispatch->passed, connection);
             continue;
@@ -302,8 +311,7 @@ static void open_reserve(struct connection_dispatch *dispatch)
         dispatch->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-/* Out of descriptors: the reserve makes room to take one connection from the backlog and close it.
- */
+/* Out of descriptors: the reserve makes room to take one from the backlog and close it. */
 static void shed_connection(struct connection_dispatch *dispatch, int listener_fd)
 {
     fd_close(&dispatch->reserve_fd);
@@ -336,7 +344,7 @@ static bool accept_one(struct dispatch_source *source, int listener_fd)
 {
     struct connection_dispatch *dispatch = source->dispatch;
     struct candidates candidates;
-    collect_candidates(dispatch, source->listener, &candidates);
+    collect_candidates(dispatch, source->listener, NULL, &candidates);
     if (candidates.count == 0) {
         pause_accepting(dispatch, candidates.is_any_behind);
         return false;
@@ -473,10 +481,8 @@ void connection_dispatch_settle(
         passed_connections_remove(dispatch->passed, connection);
         return;
     }
-    if (is_serving(dispatch, slot)) /* else it drains, and is not asked anyway */
-        passed_connections_refuse(dispatch->passed, connection);
-    else
-        passed_connections_give(dispatch->passed, connection, PASSED_CONNECTION_NOBODY);
+    forget_address(dispatch, connection);
+    passed_connections_refuse(dispatch->passed, connection);
     connection_dispatch_refresh(dispatch);
 }
 

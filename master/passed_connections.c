@@ -81,7 +81,6 @@ struct passed_connection *passed_connections_add(
         .listener = listener,
         .arrangement = arrangement,
         .slot = PASSED_CONNECTION_NOBODY,
-        .full_slot = PASSED_CONNECTION_NOBODY,
         .number = ++connections->count << PLACE_BITS | place,
     };
     connections->waiting++;
@@ -105,12 +104,22 @@ void passed_connections_give(
     connection->slot = slot;
 }
 
+static uint64_t slot_bit(uint32_t slot)
+{
+    return UINT64_C(1) << slot % PASSED_CONNECTION_WORD_BITS;
+}
+
 void passed_connections_refuse(
     struct passed_connections *connections, struct passed_connection *connection)
 {
-    connection->full_slot = connection->slot;
-    connection->refusals++;
+    connection->full_slots[connection->slot / PASSED_CONNECTION_WORD_BITS] |=
+        slot_bit(connection->slot);
     passed_connections_give(connections, connection, PASSED_CONNECTION_NOBODY);
+}
+
+bool passed_connections_is_refused_by(const struct passed_connection *connection, uint32_t slot)
+{
+    return (connection->full_slots[slot / PASSED_CONNECTION_WORD_BITS] & slot_bit(slot)) != 0;
 }
 
 void passed_connections_remove(
@@ -128,8 +137,7 @@ size_t passed_connections_take_back(struct passed_connections *connections, uint
     size_t taken = 0;
     for (uint32_t i = 0; i < connections->used; i++) {
         struct passed_connection *connection = &connections->places[i];
-        if (connection->number != 0 && connection->full_slot == slot)
-            connection->full_slot = PASSED_CONNECTION_NOBODY;
+        connection->full_slots[slot / PASSED_CONNECTION_WORD_BITS] &= ~slot_bit(slot);
         if (connection->number == 0 || connection->slot != slot)
             continue;
         passed_connections_give(connections, connection, PASSED_CONNECTION_NOBODY);

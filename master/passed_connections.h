@@ -8,12 +8,17 @@
 #ifndef USERD_MASTER_PASSED_CONNECTIONS_H
 #define USERD_MASTER_PASSED_CONNECTIONS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "common/attributes.h"
+#include "common/scoreboard.h"
 
-#define PASSED_CONNECTION_NOBODY UINT32_MAX
+#define PASSED_CONNECTION_NOBODY    UINT32_MAX
+#define PASSED_CONNECTION_WORD_BITS 64
+#define PASSED_CONNECTION_WORDS \
+    ((SCOREBOARD_SLOTS + PASSED_CONNECTION_WORD_BITS - 1) / PASSED_CONNECTION_WORD_BITS)
 
 struct passed_connections;
 
@@ -22,9 +27,8 @@ struct passed_connection {
     uint32_t listener;    /* number */
     uint32_t arrangement; /* of the listeners that the number is one of (listener_set.h) */
     uint32_t slot;        /* of the worker that it was passed to; PASSED_CONNECTION_NOBODY: none */
-    uint32_t full_slot;   /* of the last worker that had no room for it; likewise */
-    uint32_t refusals;    /* by workers that had no room for it */
     uint64_t number;      /* by which master and worker speak of it; 0: this place is free */
+    uint64_t full_slots[PASSED_CONNECTION_WORDS]; /* a bit for each whose worker had no room */
 };
 
 /* 0 or -ENOMEM. */
@@ -47,6 +51,8 @@ void passed_connections_give(
 /* Its worker has no room for it: it waits for another. */
 void passed_connections_refuse(
     struct passed_connections *connections, struct passed_connection *connection);
+/* Whether the worker in `slot` has said that it has no room for it. */
+bool passed_connections_is_refused_by(const struct passed_connection *connection, uint32_t slot);
 /* Closes our descriptor of it and forgets it. */
 void passed_connections_remove(
     struct passed_connections *connections, struct passed_connection *connection);

@@ -105,16 +105,37 @@ static void then_all_workers_live(void)
     cr_assert_arr_eq(now, workers, worker_count * sizeof(workers[0]));
 }
 
-Test(descriptor_limit, of_one_worker_sends_its_connections_to_another)
+/* All workers but the last have no descriptor left. */
+static void then_the_last_worker_serves_all(const struct test_userd_options *options)
 {
-    static const struct test_userd_options options = {.workers = 2};
-    given_service(&options);
-    test_process_limit_descriptors(workers[0], TEST_DESCRIPTORS_FOR_LIFE);
+    given_service(options);
+    for (size_t i = 0; i + 1 < worker_count; i++)
+        test_process_limit_descriptors(workers[i], TEST_DESCRIPTORS_FOR_LIFE);
     when_clients_come(CLIENTS);
     then_nobody_waits(CLIENTS);
     cr_expect_eq(count_fates(CLIENTS, CLIENT_SERVED), CLIENTS);
     then_all_workers_live();
     then_name_is(&userd, 17, "trinity");
+}
+
+Test(descriptor_limit, of_one_worker_sends_its_connections_to_another)
+{
+    static const struct test_userd_options options = {.workers = 2};
+    then_the_last_worker_serves_all(&options);
+}
+
+Test(descriptor_limit, of_many_workers_sends_their_connections_to_the_one_that_has_room)
+{
+    static const struct test_userd_options options = {.workers = 5};
+    then_the_last_worker_serves_all(&options);
+}
+
+Test(descriptor_limit, of_a_worker_does_not_count_a_connection_twice_against_its_address)
+{
+    /* the clients, and a few of the test's own */
+    static const struct test_userd_options options = {
+        .workers = 3, .limit_settings = "connections_per_address = 80;"};
+    then_the_last_worker_serves_all(&options);
 }
 
 Test(descriptor_limit, of_all_workers_turns_clients_away_and_serves_those_that_are_there)

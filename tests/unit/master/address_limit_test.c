@@ -160,6 +160,29 @@ Test(address_limit, forgets_what_a_dead_worker_held)
     cr_assert_eq(count(address), 0);
 }
 
+Test(address_limit, counts_a_connection_that_goes_from_worker_to_worker_once)
+{
+    struct sockaddr_storage address = ipv4("192.0.2.1");
+    struct sockaddr_storage other = ipv4("192.0.2.2");
+    struct connection first = given_connection(&address, 1);
+    struct connection second = given_connection(&address, 1);
+    address_limit_remove(limit, first.worker_fd, (const struct sockaddr *)&other);
+    cr_assert_eq(count(address), 2);
+    for (uint32_t slot = 2; slot < 2 + 2 * CAPACITY; slot++) {
+        address_limit_remove(limit, first.worker_fd, (const struct sockaddr *)&address);
+        cr_assert_eq(count(address), 1);
+        address_limit_remove(limit, first.worker_fd, (const struct sockaddr *)&address);
+        cr_assert_eq(count(address), 1, "it was struck out already");
+        cr_assert_eq(address_limit_add(
+                         limit, first.worker_fd, (const struct sockaddr *)&address, slot, now_us),
+            0);
+        cr_assert_eq(count(address), 2);
+    }
+    address_limit_remove(limit, first.worker_fd, (const struct sockaddr *)&address);
+    address_limit_remove(limit, second.worker_fd, (const struct sockaddr *)&address);
+    cr_assert_eq(count(address), 0);
+}
+
 Test(address_limit, uses_its_room_again_and_says_when_there_is_none)
 {
     struct sockaddr_storage address = ipv4("192.0.2.1");

@@ -124,16 +124,23 @@ Test(passed_connections, remembers_who_had_no_room_until_that_one_is_gone)
 {
     int client;
     struct passed_connection *connection = given_connection(&client);
-    cr_assert_eq(connection->full_slot, PASSED_CONNECTION_NOBODY);
-    passed_connections_give(connections, connection, 2);
-    passed_connections_refuse(connections, connection);
-    cr_assert_eq(connection->slot, PASSED_CONNECTION_NOBODY);
-    cr_assert_eq(connection->full_slot, 2);
-    cr_assert_eq(connection->refusals, 1);
-    cr_assert_eq(passed_connections_waiting(connections), 1);
-    cr_assert_eq(passed_connections_take_back(connections, 3), 0);
-    cr_assert_eq(connection->full_slot, 2);
+    const uint32_t last = SCOREBOARD_SLOTS - 1;
+    for (uint32_t slot = 0; slot < SCOREBOARD_SLOTS; slot++)
+        cr_assert_not(passed_connections_is_refused_by(connection, slot));
+    for (uint32_t slot = 1; slot < SCOREBOARD_SLOTS; slot++) {
+        passed_connections_give(connections, connection, slot);
+        passed_connections_refuse(connections, connection);
+        cr_assert_eq(connection->slot, PASSED_CONNECTION_NOBODY);
+        cr_assert_eq(passed_connections_waiting(connections), 1);
+    }
     cr_assert_eq(passed_connections_take_back(connections, 2), 0);
-    cr_assert_eq(connection->full_slot, PASSED_CONNECTION_NOBODY);
+    cr_assert_eq(passed_connections_take_back(connections, last), 0);
+    for (uint32_t slot = 0; slot < SCOREBOARD_SLOTS; slot++)
+        cr_assert_eq(passed_connections_is_refused_by(connection, slot),
+            slot != 0 && slot != 2 && slot != last, "slot %u", slot);
+    passed_connections_remove(connections, connection);
+    fd_close(&client);
+    connection = given_connection(&client);
+    cr_assert_not(passed_connections_is_refused_by(connection, 1), "of the former in its place");
     fd_close(&client);
 }
