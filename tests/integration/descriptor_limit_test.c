@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -105,6 +107,33 @@ static void then_all_workers_live(void)
     cr_assert_arr_eq(now, workers, worker_count * sizeof(workers[0]));
 }
 
+/* What is sent to a process that waits in its loop wakes it at once: it has read all. */
+static bool is_asleep(pid_t pid)
+{
+    char path[64];
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    char *stat = test_file_read(path, NULL);
+    const char *name_end = strrchr(stat, ')');
+    bool is_asleep = name_end != NULL && strncmp(name_end, ") S", 3) == 0;
+    free(stat);
+    return is_asleep;
+}
+
+/* The workers have answered for their connections, and the master has let go of its copies: in this
+ * order, for each wakes the next one. */
+static bool are_all_asleep(void)
+{
+    for (size_t i = 0; i < worker_count; i++)
+        if (!is_asleep(workers[i]))
+            return false;
+    return is_asleep(userd.master.pid);
+}
+
+static void then_all_sleep(void)
+{
+    cr_assert(TEST_WAIT_FOR(are_all_asleep(), TEST_TIMEOUT_MS));
+}
+
 /* All workers but the last have no descriptor left. */
 static void then_the_last_worker_serves_all(const struct test_userd_options *options)
 {
@@ -176,6 +205,7 @@ Test(descriptor_limit, of_the_master_turns_clients_away_until_it_has_one_again)
 {
     static const struct test_userd_options options = {.workers = 1};
     given_service(&options);
+    then_all_sleep();
     test_process_limit_descriptors(
         userd.master.pid, test_process_free_descriptor(userd.master.pid));
     when_clients_come(CLIENTS);
