@@ -86,11 +86,11 @@ static void end_connection(int fd, const struct reader *reader, enum rpc_frames_
     unsigned int suppressed = 0;
     bool has_name = rpc_peer_write_name(fd, false, name) || rpc_peer_write_name(fd, true, name);
     assert(has_name);
+    rpc_guard_reset_connection(fd); /* first: the guard counts none that has been reset */
     if (log_limit_allows(&limit, LINES_PER_SECOND, &suppressed))
         log_warn("connection reset reason=%s listener=%u peer=\"%s\" suppressed=%u",
             rpc_frames_verdict_name(verdict), reader->listener, name, suppressed);
     atomic_fetch_add_explicit(&table.slot->connections_reset, 1, memory_order_relaxed);
-    rpc_guard_reset_connection(fd);
 }
 
 /* In the place of the C library's, for all of the process. A descriptor's connection is read by one
