@@ -271,6 +271,14 @@ Test(question_queue, counts_rows_and_not_questions)
     tear_down(&fixture);
 }
 
+/* What is put behind a thousand rows waits for 1.1 seconds then. */
+static void note_millisecond_for_a_row(struct fixture *fixture, int64_t now_us)
+{
+    for (int i = 0; i < 100; i++)
+        question_queue_note_pace(&fixture->queues[USER_QUESTION_NAMES], 100, now_us + i * 100000,
+            now_us + (i + 1) * 100000);
+}
+
 Test(question_queue, answers_at_once_what_cannot_be_in_time)
 {
     struct fixture fixture;
@@ -281,10 +289,7 @@ Test(question_queue, answers_at_once_what_cannot_be_in_time)
     struct test_question other = make_question(3, INT64_MAX);
     set_up(&fixture, 10000);
     int64_t now_us = (int64_t)monotonic_clock_us();
-    /* A millisecond for a row: what is put behind a thousand waits for 1.1 seconds. */
-    for (int i = 0; i < 100; i++)
-        question_queue_note_pace(&fixture.queues[USER_QUESTION_NAMES], 100, now_us + i * 100000,
-            now_us + (i + 1) * 100000);
+    note_millisecond_for_a_row(&fixture, now_us);
     put_many(&fixture, own, 1000, 100, 1, 0);
     late.question.source = barely.question.source = in_time.question.source = 1;
     other.question.source = 2;
@@ -311,9 +316,7 @@ static bool takes_newcomer(int64_t standing_us)
     struct test_question newcomer = make_question(1, INT64_MAX);
     set_up(&fixture, 10000);
     int64_t now_us = (int64_t)monotonic_clock_us();
-    for (int i = 0; i < 100; i++)
-        question_queue_note_pace(&fixture.queues[USER_QUESTION_NAMES], 100, now_us + i * 100000,
-            now_us + (i + 1) * 100000);
+    note_millisecond_for_a_row(&fixture, now_us);
     put_many(&fixture, own, 1000, 100, 1, 0);
     newcomer.question.source = 1;
     newcomer.question.deadline_us = now_us + 3000000;
