@@ -73,6 +73,7 @@ static void on_watch_message(struct rpc_stream *stream, const ProtobufCMessage *
     struct watch_state *watch = rpc_stream_state(stream);
     watch->has_request = true;
     watch->is_known = is_known_service(rpc_stream_userdata(stream), request->service);
+    rpc_stream_forget_request(stream); /* a Watch may stay open for ever */
     send_state(stream);
 }
 

@@ -236,6 +236,16 @@ void rpc_peer_add_request(struct rpc_peer *peer, size_t bytes)
     add_bytes(peer, bytes);
 }
 
+void rpc_peer_add_held(struct rpc_peer *peer, size_t bytes)
+{
+    add_bytes(peer, bytes);
+}
+
+void rpc_peer_remove_held(struct rpc_peer *peer, size_t bytes)
+{
+    remove_bytes(peer, bytes);
+}
+
 bool rpc_peer_has_room(const struct rpc_peer *peer, size_t bytes)
 {
     size_t own = atomic_load_explicit(&peer->use.bytes, memory_order_relaxed);

@@ -88,6 +88,9 @@ void rpc_peer_add_arrived(struct rpc_peer *peer);
 MUST_CHECK const char *rpc_peer_refusal(const struct rpc_peer *peer);
 /* What its request takes, decoded, until it is answered. */
 void rpc_peer_add_request(struct rpc_peer *peer, size_t bytes);
+/* The same of what is no unary call: streams and their messages. Any thread. */
+void rpc_peer_add_held(struct rpc_peer *peer, size_t bytes);
+void rpc_peer_remove_held(struct rpc_peer *peer, size_t bytes);
 /* Whether an answer of so many bytes is within the connection's share. Any thread. */
 MUST_CHECK bool rpc_peer_has_room(const struct rpc_peer *peer, size_t bytes);
 /* The call has an answer: `request_bytes` go, `reply_bytes` come. */

@@ -148,6 +148,7 @@ static void on_message(struct rpc_stream *stream, const ProtobufCMessage *messag
     answer.response.original_request = source.request;
     put_answer(&answer, rpc_stream_userdata(stream), source.request);
     rpc_stream_send(stream, &answer.response.base);
+    rpc_stream_forget_request(stream);
 }
 
 static void on_half_closed(struct rpc_stream *stream)

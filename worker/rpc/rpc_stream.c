@@ -16,7 +16,14 @@
  * RESOURCE_EXHAUSTED. Nobody needs many: a client has one Watch open. */
 #define STREAMS_MAX 1024
 
-#define DECODE_LIMIT_BYTES ((size_t)1024 * 1024)
+/* A stream's request names a service, a file or a symbol: no honest one comes near this. It is
+ * held, and echoed by reflection, for as long as the answer is not read. */
+#define REQUEST_LIMIT_BYTES ((size_t)8 * 1024)
+#define DECODE_LIMIT_BYTES  ((size_t)64 * 1024)
+
+/* What an open stream takes besides its messages: its object here, the C core's call and the header
+ * fields that came with it. Counts in limits.held_megabytes. */
+#define STREAM_BYTES ((size_t)12 * 1024)
 
 struct rpc_stream {
     struct rpc_tag requested;
@@ -40,8 +47,10 @@ struct rpc_stream {
     /* rpc thread */
     bool has_sent_metadata;
     bool is_sending;
-    bool has_end; /* rpc_stream_finish() was called: `end_...` say how */
-    bool is_gone; /* the end is sent, or the client is gone: nothing more can be started */
+    bool has_end;         /* rpc_stream_finish() was called: `end_...` say how */
+    bool is_gone;         /* the end is sent, or the client is gone: nothing more can be started */
+    size_t request_bytes; /* counted as held: of the request that was read last, */
+    size_t sending_bytes; /* and of the message that is being sent */
     grpc_status_code end_status;
     const char *end_message;
     grpc_metadata trailer;
@@ -63,6 +72,14 @@ static void free_stream(struct rpc_stream *stream)
     if (stream->core != NULL)
         grpc_call_unref(stream->core);
     free(stream);
+}
+
+/* Replaces what is counted as held. */
+static void count_bytes(struct rpc_stream *stream, size_t *counted, size_t bytes)
+{
+    rpc_peer_remove_held(stream->peer, *counted);
+    rpc_peer_add_held(stream->peer, bytes);
+    *counted = bytes;
 }
 
 static void add_reference(struct rpc_stream *stream)
@@ -91,6 +108,9 @@ static void release_stream(struct rpc_stream *stream)
     if (is_last) {
         set->open_count--;
         stream->peer->streams--;
+        count_bytes(stream, &stream->request_bytes, 0);
+        count_bytes(stream, &stream->sending_bytes, 0);
+        rpc_peer_remove_held(stream->peer, STREAM_BYTES);
         rpc_peer_release(stream->peer);
         free_stream(stream);
     }
@@ -126,11 +146,17 @@ bool rpc_stream_is_finished(const struct rpc_stream *stream)
     return stream->has_end || stream->is_gone;
 }
 
+void rpc_stream_forget_request(struct rpc_stream *stream)
+{
+    rpc_arena_reset(&stream->arena);
+    count_bytes(stream, &stream->request_bytes, 0);
+}
+
 void rpc_stream_read(struct rpc_stream *stream)
 {
     if (rpc_stream_is_finished(stream))
         return;
-    rpc_arena_reset(&stream->arena);
+    rpc_stream_forget_request(stream);
     grpc_op operation;
     memset(&operation, 0, sizeof(operation));
     operation.op = GRPC_OP_RECV_MESSAGE;
@@ -146,25 +172,6 @@ static size_t put_metadata(struct rpc_stream *stream, grpc_op *operations)
     stream->has_sent_metadata = true;
     operations[0].op = GRPC_OP_SEND_INITIAL_METADATA;
     return 1;
-}
-
-void rpc_stream_send(struct rpc_stream *stream, const ProtobufCMessage *message)
-{
-    assert(!stream->is_sending);
-    if (rpc_stream_is_finished(stream))
-        return;
-    grpc_slice slice = rpc_message_encode(message);
-    grpc_byte_buffer *buffer = grpc_raw_byte_buffer_create(&slice, 1);
-    grpc_slice_unref(slice);
-
-    grpc_op operations[2];
-    memset(operations, 0, sizeof(operations));
-    size_t count = put_metadata(stream, operations);
-    operations[count].op = GRPC_OP_SEND_MESSAGE;
-    operations[count++].data.send_message.send_message = buffer;
-    stream->is_sending = true;
-    start_batch(stream, operations, count, &stream->sent);
-    grpc_byte_buffer_destroy(buffer); /* its slices are the C core's now */
 }
 
 static void send_end(struct rpc_stream *stream)
@@ -200,6 +207,32 @@ void rpc_stream_finish(struct rpc_stream *stream, grpc_status_code status, const
     send_end(stream);
 }
 
+void rpc_stream_send(struct rpc_stream *stream, const ProtobufCMessage *message)
+{
+    assert(!stream->is_sending);
+    if (rpc_stream_is_finished(stream))
+        return;
+    size_t size = protobuf_c_message_get_packed_size(message);
+    if (!rpc_peer_has_room(stream->peer, size)) {
+        rpc_stream_finish(stream, GRPC_STATUS_RESOURCE_EXHAUSTED,
+            "too many answers of this connection are not read");
+        return;
+    }
+    grpc_slice slice = rpc_message_encode(message);
+    grpc_byte_buffer *buffer = grpc_raw_byte_buffer_create(&slice, 1);
+    grpc_slice_unref(slice);
+
+    grpc_op operations[2];
+    memset(operations, 0, sizeof(operations));
+    size_t count = put_metadata(stream, operations);
+    operations[count].op = GRPC_OP_SEND_MESSAGE;
+    operations[count++].data.send_message.send_message = buffer;
+    stream->is_sending = true;
+    count_bytes(stream, &stream->sending_bytes, size);
+    start_batch(stream, operations, count, &stream->sent);
+    grpc_byte_buffer_destroy(buffer); /* its slices are the C core's now */
+}
+
 /* ---- what the C core says ---- */
 
 static bool has_expired(const struct rpc_stream *stream)
@@ -228,6 +261,7 @@ static void on_sent(struct rpc_tag *tag, bool is_ok)
 {
     struct rpc_stream *stream = CONTAINER_OF(tag, struct rpc_stream, sent);
     stream->is_sending = false;
+    count_bytes(stream, &stream->sending_bytes, 0);
     if (stream->has_end)
         send_end(stream);
     else if (is_ok && !stream->is_gone)
@@ -240,14 +274,19 @@ static void take_message(struct rpc_stream *stream)
     const struct rpc_stream_method *method = stream->method;
     const struct rpc_call_pool *pool = method->set->pool;
     core_bridge_mark_compression(pool->bridge, stream->core, stream->payload);
-    const ProtobufCMessage *message = rpc_message_decode(method->input, stream->payload,
-        pool->message_limit_bytes, &stream->arena, &stream->refusal);
+    size_t limit_bytes = pool->message_limit_bytes < REQUEST_LIMIT_BYTES ? pool->message_limit_bytes
+                                                                         : REQUEST_LIMIT_BYTES;
+    const ProtobufCMessage *message = rpc_message_decode(
+        method->input, stream->payload, limit_bytes, &stream->arena, &stream->refusal);
     grpc_byte_buffer_destroy(stream->payload);
     stream->payload = NULL;
-    if (message == NULL)
+    if (message == NULL) {
+        rpc_stream_forget_request(stream);
         rpc_stream_finish(stream, stream->refusal.status, stream->refusal.text);
-    else
-        method->on_message(stream, message);
+        return;
+    }
+    count_bytes(stream, &stream->request_bytes, stream->arena.used_bytes);
+    method->on_message(stream, message);
 }
 
 static void on_read(struct rpc_tag *tag, bool is_ok)
@@ -292,6 +331,8 @@ static void open_stream(struct rpc_stream *stream)
     (void)pthread_mutex_unlock(&set->lock);
     set->open_count++;
     stream->peer->streams++;
+    bool has_room = rpc_peer_has_room(stream->peer, STREAM_BYTES);
+    rpc_peer_add_held(stream->peer, STREAM_BYTES);
 
     grpc_op operation;
     memset(&operation, 0, sizeof(operation));
@@ -300,6 +341,9 @@ static void open_stream(struct rpc_stream *stream)
     start_batch(stream, &operation, 1, &stream->closed);
     if (set->open_count + stream->peer->streams > STREAMS_MAX)
         rpc_stream_finish(stream, GRPC_STATUS_RESOURCE_EXHAUSTED, "too many streams");
+    else if (!has_room)
+        rpc_stream_finish(stream, GRPC_STATUS_RESOURCE_EXHAUSTED,
+            "too many bytes of this connection in progress");
     else if (atomic_load_explicit(&set->is_draining, memory_order_acquire))
         rpc_stream_finish(stream, GRPC_STATUS_UNAVAILABLE, "server is shutting down");
     else

@@ -65,8 +65,12 @@ void *rpc_stream_state(struct rpc_stream *stream);
 
 /* Reads the next request. The first one is read without being asked for. */
 void rpc_stream_read(struct rpc_stream *stream);
+/* Frees the request: nothing of it is needed any more. Otherwise it is held until the next one is
+ * read or the stream ends. */
+void rpc_stream_forget_request(struct rpc_stream *stream);
 bool rpc_stream_is_sending(const struct rpc_stream *stream);
-/* Must not be sending. */
+/* Must not be sending. Ends the stream with RESOURCE_EXHAUSTED when the message is more than the
+ * connection may hold. */
 void rpc_stream_send(struct rpc_stream *stream, const ProtobufCMessage *message);
 /* Ends the stream, after what is being sent. `message` is NULL or lives as long as the stream.
  * Later ends are ignored. */
