@@ -23,6 +23,9 @@
 #define HARM_BYTES ((uint64_t)24 * 1024 * 1024)
 /* However little it takes: this many large messages. */
 #define MESSAGES 2
+/* A connection that was idle is not looked at. Looks further apart than this: what the worker took
+ * in between was for others. */
+#define PAUSE_US MONOTONIC_CLOCK_US_PER_S
 
 /* A client that acknowledges our settings keeps to their number of streams; what it has taken back
  * or seen expire may be under way here for a moment longer. */
@@ -101,6 +104,8 @@ static bool is_one_way(struct rpc_guard *guard, const struct rpc_guard_rules *ru
     const struct rpc_guard_sample *sample)
 {
     const struct rpc_guard_sample *last = &guard->last;
+    if (sample->now_us - last->now_us > PAUSE_US)
+        guard->memory_then += growth(sample->memory, last->memory);
     guard->byte_level += growth(sample->received, last->received);
     leak(&guard->byte_level,
         growth(sample->acknowledged, last->acknowledged) * BYTES_FOR_ACKNOWLEDGED);
@@ -117,8 +122,6 @@ static bool cancels_too_much(struct rpc_guard *guard, const struct rpc_guard_rul
     const struct rpc_guard_sample *sample)
 {
     uint64_t passed_us = growth(sample->now_us, guard->last.now_us);
-    if (passed_us > MONOTONIC_CLOCK_US_PER_S)
-        passed_us = MONOTONIC_CLOCK_US_PER_S;
     guard->cancel_level += growth(sample->cancelled, guard->last.cancelled);
     leak(&guard->cancel_level, rules->cancels_per_second * passed_us / MONOTONIC_CLOCK_US_PER_S);
     return rules->cancels_per_second > 0 && guard->cancel_level > rules->cancel_burst;
@@ -129,7 +132,9 @@ static bool does_not_read(struct rpc_guard *guard, const struct rpc_guard_rules 
     const struct rpc_guard_sample *sample)
 {
     bool moves = sample->finished != guard->last.finished;
-    if (sample->unsent == 0 || moves || guard->stuck_since_us == 0)
+    /* The last look may be long ago: what was not there then has come since. */
+    bool was_waiting = guard->last.unsent > 0;
+    if (sample->unsent == 0 || !was_waiting || moves)
         guard->stuck_since_us = sample->now_us;
     return sample->now_us - guard->stuck_since_us > rules->unread_timeout_us;
 }

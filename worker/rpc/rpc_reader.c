@@ -98,6 +98,9 @@ static void end_connection(int fd, const struct reader *reader, enum rpc_frames_
 __attribute__((visibility("default"))) ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
     ssize_t length = syscall(SYS_recvmsg, fd, message, flags);
+    /* The error queue holds none of the client's bytes, and another thread may be reading those. */
+    if ((flags & MSG_ERRQUEUE) != 0)
+        return length;
     if (length <= 0 || fd < 0 || (size_t)fd >= table.count || table.readers[fd].cookie == 0)
         return length;
     struct reader *reader = &table.readers[fd];

@@ -102,3 +102,63 @@ Test(rpc_guard, ends_a_connection_that_does_not_read)
     cr_assert_eq(run(&slow, 1000, 0, 5), RPC_GUARD_FINE);
     cr_assert_eq(run(&nothing, 1000, 5, 0), RPC_GUARD_FINE, "waiting is our part");
 }
+
+/* Nobody looks at a connection while it is idle: what has happened meanwhile is not its doing. */
+Test(rpc_guard, lets_an_idle_connection_make_a_call)
+{
+    struct rpc_guard guard = {0};
+    struct rpc_guard_sample sample = {
+        .now_us = 1000000, .memory = 30 * MEGABYTE, .arrived = 7, .finished = 7};
+    cr_assert_eq(rpc_guard_judge(&guard, &rules, &sample), RPC_GUARD_FINE);
+    sample.now_us += 16 * rules.unread_timeout_us;
+    sample.arrived++;
+    sample.unsent = 1;
+    cr_assert_eq(rpc_guard_judge(&guard, &rules, &sample), RPC_GUARD_FINE);
+    sample.now_us += rules.unread_timeout_us;
+    cr_assert_eq(rpc_guard_judge(&guard, &rules, &sample), RPC_GUARD_FINE);
+    sample.now_us += TICK_US;
+    cr_assert_eq(
+        rpc_guard_judge(&guard, &rules, &sample), RPC_GUARD_UNREAD, "it counts from there");
+}
+
+/* In the pause others have made the worker grow; half a message has come before it. */
+static void resume(uint64_t received_before, uint64_t growth, enum rpc_guard_verdict verdict)
+{
+    struct rpc_guard guard = {0};
+    struct rpc_guard_sample sample = {.now_us = 1000000, .memory = 30 * MEGABYTE};
+    cr_assert_eq(rpc_guard_judge(&guard, &rules, &sample), RPC_GUARD_FINE);
+    sample.now_us += TICK_US;
+    sample.received += received_before;
+    cr_assert_eq(rpc_guard_judge(&guard, &rules, &sample), RPC_GUARD_FINE);
+    sample.now_us += 60000000;
+    sample.memory += 100 * MEGABYTE;
+    sample.received += MEGABYTE;
+    cr_assert_eq(rpc_guard_judge(&guard, &rules, &sample), RPC_GUARD_FINE);
+    sample.now_us += TICK_US;
+    sample.memory += growth;
+    sample.received += MEGABYTE;
+    cr_assert_eq(rpc_guard_judge(&guard, &rules, &sample), verdict);
+}
+
+Test(rpc_guard, does_not_lay_growth_during_a_pause_to_the_connection)
+{
+    resume(0, MEGABYTE, RPC_GUARD_FINE);
+    resume(100000, MEGABYTE, RPC_GUARD_FINE);
+    resume(0, 25 * MEGABYTE, RPC_GUARD_ONE_WAY);
+    resume(100000, 25 * MEGABYTE, RPC_GUARD_ONE_WAY);
+}
+
+Test(rpc_guard, forgets_in_a_pause_what_was_taken_back_before)
+{
+    const struct rpc_guard_rules few = {
+        .cancels_per_second = 1, .cancel_burst = 20, .calls = 40, .unread_timeout_us = 1000000};
+    struct rpc_guard guard = {0};
+    struct rpc_guard_sample sample = {.now_us = 1000000};
+    for (int i = 0; i < 10; i++) {
+        sample.arrived += 15;
+        sample.cancelled += 15;
+        sample.finished += 15;
+        cr_assert_eq(rpc_guard_judge(&guard, &few, &sample), RPC_GUARD_FINE);
+        sample.now_us += 60000000;
+    }
+}

@@ -1,6 +1,9 @@
 /* The worker's own recvmsg(), on real sockets. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <linux/net_tstamp.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -129,4 +132,57 @@ Test(rpc_reader, leaves_a_socket_alone_that_has_an_old_number)
     cr_assert_eq(slot.connections_reset, 0);
     (void)close(old[0]);
     (void)close(old[1]);
+}
+
+/* Sends a datagram, and reads it back from the error queue, where it comes with its time stamp. */
+static ssize_t receive_from_error_queue(int fd, const char *bytes, size_t length)
+{
+    char packet[4096];
+    char control[512];
+    struct iovec part = {packet, sizeof(packet)};
+    struct msghdr message = {
+        .msg_iov = &part,
+        .msg_iovlen = 1,
+        .msg_control = control,
+        .msg_controllen = sizeof(control),
+    };
+    struct pollfd waits = {.fd = fd};
+    cr_assert_eq(send(fd, bytes, length, 0), (ssize_t)length);
+    cr_assert_eq(poll(&waits, 1, 10000), 1);
+    return recvmsg(fd, &message, MSG_ERRQUEUE);
+}
+
+/* What is read from there is no bytes of the client's, and the C core does so on another thread
+ * than the one that reads the connection. */
+Test(rpc_reader, passes_the_error_queue_through)
+{
+    int udp[2] = {socket(AF_INET, SOCK_DGRAM, 0), socket(AF_INET, SOCK_DGRAM, 0)};
+    struct sockaddr_in addresses[2] = {{.sin_family = AF_INET}, {.sin_family = AF_INET}};
+    const int on = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE;
+    for (int i = 0; i < 2; i++) {
+        socklen_t size = sizeof(addresses[i]);
+        addresses[i].sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        cr_assert_eq(bind(udp[i], (struct sockaddr *)&addresses[i], size), 0);
+        cr_assert_eq(getsockname(udp[i], (struct sockaddr *)&addresses[i], &size), 0);
+    }
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(
+            connect(udp[i], (struct sockaddr *)&addresses[1 - i], sizeof(addresses[i])), 0);
+    cr_assert_eq(setsockopt(udp[0], SOL_SOCKET, SO_TIMESTAMPING, &on, sizeof(on)), 0);
+
+    char block[1000]; /* heads of CONTINUATION that promise too much */
+    memset(block, 9, sizeof(block));
+    ssize_t packet = receive_from_error_queue(udp[0], block, sizeof(block));
+    cr_assert_geq(packet, (ssize_t)sizeof(block));
+    /* The client's bytes end with a frame that reaches to where the block begins in the packet. */
+    char start[24 + 9] = {0};
+    start[24 + 2] = (char)(packet - (ssize_t)sizeof(block));
+    rpc_reader_add(udp[0], 0);
+    cr_assert_eq(send(udp[1], start, sizeof(start), 0), sizeof(start));
+    cr_assert_eq(receive(udp[0]), sizeof(start));
+
+    cr_assert_eq(receive_from_error_queue(udp[0], block, sizeof(block)), packet);
+    cr_assert_eq(slot.connections_reset, 0);
+    (void)close(udp[0]);
+    (void)close(udp[1]);
 }
