@@ -24,6 +24,16 @@ def message(payload):
     return b"\0" + struct.pack(">I", len(payload)) + payload
 
 
+def number_field(number, value):
+    """A protobuf field with a varint."""
+    data = bytearray([number << 3])
+    while value > 0x7F:
+        data.append(value & 0x7F | 0x80)
+        value >>= 7
+    data.append(value)
+    return bytes(data)
+
+
 def packed_ids(ids):
     """GetByIdsRequest."""
     data = bytearray()

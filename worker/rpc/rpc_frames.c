@@ -5,16 +5,23 @@
 #define PREFACE_BYTES 24 /* RFC 9113, section 3.4 */
 
 /* RFC 9113, section 6 */
+#define FRAME_DATA         0
 #define FRAME_HEADERS      1
 #define FRAME_RST_STREAM   3
 #define FRAME_SETTINGS     4
 #define FRAME_CONTINUATION 9
 #define FLAG_ACK           0x1
+#define FLAG_END_STREAM    0x1
 #define FLAG_END_HEADERS   0x4
 
 void rpc_frames_init(struct rpc_frames *frames)
 {
     *frames = (struct rpc_frames){.skip = PREFACE_BYTES};
+}
+
+void rpc_frames_cleanup(struct rpc_frames *frames)
+{
+    rpc_messages_cleanup(&frames->messages);
 }
 
 /* Judged by what the head promises: nothing of a frame too many reaches the C core's parser. */
@@ -35,9 +42,29 @@ static enum rpc_frames_verdict begin_block(
 {
     frames->block_bytes = 0;
     frames->block_frames = 0;
+    frames->headers++;
     if (!frames->has_acknowledged && ++frames->streams > limits->streams)
         return RPC_FRAMES_STREAMS;
     return add_to_block(frames, limits, length);
+}
+
+static uint32_t stream_of(const uint8_t *head)
+{
+    return (uint32_t)(head[5] & 0x7f) << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 |
+           head[8];
+}
+
+/* All of a frame's contents have come. */
+static enum rpc_frames_verdict end_frame(
+    struct rpc_frames *frames, const struct rpc_frames_limits *limits)
+{
+    if (!frames->is_data)
+        return RPC_FRAMES_FINE;
+    frames->is_data = false;
+    bool is_last = (frames->head[4] & FLAG_END_STREAM) != 0;
+    return rpc_messages_end_frame(&frames->messages, is_last, limits->half_messages) == 0
+               ? RPC_FRAMES_FINE
+               : RPC_FRAMES_MEMORY;
 }
 
 static enum rpc_frames_verdict read_head(
@@ -51,38 +78,54 @@ static enum rpc_frames_verdict read_head(
         return begin_block(frames, limits, length);
     if (head[3] == FRAME_CONTINUATION)
         return add_to_block(frames, limits, length);
+    /* With other flags, padding among them, the C core ends the connection. */
+    if (head[3] == FRAME_DATA && (head[4] & ~FLAG_END_STREAM) == 0) {
+        rpc_messages_begin_frame(&frames->messages, stream_of(head));
+        frames->is_data = true;
+        return length == 0 ? end_frame(frames, limits) : RPC_FRAMES_FINE;
+    }
     if (head[3] == FRAME_SETTINGS && (head[4] & FLAG_ACK) != 0)
         frames->has_acknowledged = true;
-    if (head[3] == FRAME_RST_STREAM && limits->resets > 0 && ++frames->resets > limits->resets)
-        return RPC_FRAMES_RESETS;
+    if (head[3] == FRAME_RST_STREAM) {
+        rpc_messages_forget(&frames->messages, stream_of(head));
+        if (limits->resets > 0 && ++frames->resets > limits->resets)
+            return RPC_FRAMES_RESETS;
+    }
     return RPC_FRAMES_FINE;
+}
+
+/* The next bytes of a frame's contents. */
+static enum rpc_frames_verdict read_contents(struct rpc_frames *frames,
+    const struct rpc_frames_limits *limits, const uint8_t *bytes, size_t length)
+{
+    frames->skip -= (uint32_t)length;
+    if (frames->is_data && !rpc_messages_follow(&frames->messages, bytes, length))
+        return RPC_FRAMES_MESSAGE_FLAG;
+    return frames->skip == 0 ? end_frame(frames, limits) : RPC_FRAMES_FINE;
 }
 
 enum rpc_frames_verdict rpc_frames_follow(struct rpc_frames *frames,
     const struct rpc_frames_limits *limits, const void *bytes, size_t length)
 {
     const uint8_t *next = bytes;
-    while (length > 0) {
+    enum rpc_frames_verdict verdict = RPC_FRAMES_FINE;
+    while (length > 0 && verdict == RPC_FRAMES_FINE) {
+        size_t taken = 0;
         if (frames->skip > 0) {
-            size_t skipped = length < frames->skip ? length : frames->skip;
-            frames->skip -= (uint32_t)skipped;
-            next += skipped;
-            length -= skipped;
-            continue;
+            taken = length < frames->skip ? length : frames->skip;
+            verdict = read_contents(frames, limits, next, taken);
+        } else {
+            size_t missing = (size_t)RPC_FRAMES_HEAD_BYTES - frames->head_length;
+            taken = length < missing ? length : missing;
+            memcpy(frames->head + frames->head_length, next, taken);
+            frames->head_length += (uint8_t)taken;
+            if (frames->head_length == RPC_FRAMES_HEAD_BYTES)
+                verdict = read_head(frames, limits);
         }
-        size_t missing = (size_t)RPC_FRAMES_HEAD_BYTES - frames->head_length;
-        size_t taken = length < missing ? length : missing;
-        memcpy(frames->head + frames->head_length, next, taken);
-        frames->head_length += (uint8_t)taken;
         next += taken;
         length -= taken;
-        if (frames->head_length < RPC_FRAMES_HEAD_BYTES)
-            break;
-        enum rpc_frames_verdict verdict = read_head(frames, limits);
-        if (verdict != RPC_FRAMES_FINE)
-            return verdict;
     }
-    return RPC_FRAMES_FINE;
+    return verdict;
 }
 
 const char *rpc_frames_verdict_name(enum rpc_frames_verdict verdict)
@@ -92,6 +135,8 @@ const char *rpc_frames_verdict_name(enum rpc_frames_verdict verdict)
         [RPC_FRAMES_BLOCK] = "header_block",
         [RPC_FRAMES_STREAMS] = "streams",
         [RPC_FRAMES_RESETS] = "resets",
+        [RPC_FRAMES_MESSAGE_FLAG] = "message_flag",
+        [RPC_FRAMES_MEMORY] = "memory",
     };
     return names[verdict];
 }

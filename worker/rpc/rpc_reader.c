@@ -21,6 +21,10 @@
 /* The C core holds the fields of each frame against its limit anew. A frame has 16 KiB. */
 #define BLOCK_FRAMES 8
 
+/* Streams whose message has come in part, for each that may be open: some are the server's to end,
+ * which is not seen here. */
+#define HALF_MESSAGES_FOR_STREAM 2
+
 /* Of streams that are taken back, which the C core holds for a while longer: all that a client may
  * have, and once more, and its rate's part, is what it may take back at a time, whether or not
  * their deadlines have passed. What it takes back by and by is judged with them (rpc_guard.c). */
@@ -43,6 +47,7 @@ static struct reader_table {
     struct rpc_frames_limits limits;
     struct scoreboard_slot *slot;
     size_t count;
+    size_t used;            /* the highest descriptor that was ever added, and one; loop thread */
     struct reader *readers; /* owned; by descriptor */
 } table;
 
@@ -122,8 +127,11 @@ void rpc_reader_add(int fd, uint32_t listener)
     if ((size_t)fd >= table.count)
         return;
     struct reader *reader = &table.readers[fd];
+    rpc_frames_cleanup(&reader->frames); /* of the descriptor's connection before this one */
     *reader = (struct reader){.cookie = cookie_of(fd), .listener = listener};
     rpc_frames_init(&reader->frames);
+    if ((size_t)fd >= table.used)
+        table.used = (size_t)fd + 1;
 }
 
 static uint32_t resets_limit(const struct settings *settings)
@@ -150,6 +158,8 @@ int rpc_reader_open(const struct settings *settings, struct scoreboard_slot *slo
                 .block_frames = BLOCK_FRAMES,
                 .streams = (uint32_t)settings->limits.streams_per_connection,
                 .resets = resets_limit(settings),
+                .half_messages =
+                    (uint32_t)settings->limits.streams_per_connection * HALF_MESSAGES_FOR_STREAM,
             },
         .slot = slot,
         .count = count,
@@ -160,6 +170,8 @@ int rpc_reader_open(const struct settings *settings, struct scoreboard_slot *slo
 
 void rpc_reader_close(void)
 {
+    for (size_t i = 0; i < table.used; i++)
+        rpc_frames_cleanup(&table.readers[i].frames);
     free(table.readers);
     table = (struct reader_table){0};
 }

@@ -11,10 +11,12 @@
 #define SETTINGS     4
 #define CONTINUATION 9
 #define ACK          0x1
+#define END_STREAM   0x1
 #define END_HEADERS  0x4
+#define PADDED       0x8
 
 static const struct rpc_frames_limits limits = {
-    .block_bytes = 1000, .block_frames = 4, .streams = 10, .resets = 20};
+    .block_bytes = 1000, .block_frames = 4, .streams = 10, .resets = 20, .half_messages = 8};
 
 /* What a client sends. */
 struct script {
@@ -54,6 +56,7 @@ static enum rpc_frames_verdict follow(struct script *script, size_t piece)
         size_t length = script->length - i < piece ? script->length - i : piece;
         verdict = rpc_frames_follow(&frames, &limits, script->bytes + i, length);
     }
+    rpc_frames_cleanup(&frames);
     return verdict;
 }
 
@@ -166,5 +169,119 @@ Test(rpc_frames, knows_no_bound_of_resets_where_there_is_none)
     enum rpc_frames_verdict verdict =
         rpc_frames_follow(&frames, &boundless, script->bytes, script->length);
     cr_assert_eq(verdict, RPC_FRAMES_FINE);
+    rpc_frames_cleanup(&frames);
+    free(script);
+}
+
+/* ---- messages ---- */
+
+static void say_data(struct script *script, unsigned int stream, unsigned char flags,
+    const unsigned char *data, size_t length)
+{
+    say(script, DATA, flags, length);
+    unsigned char *frame = script->bytes + script->length - length - RPC_FRAMES_HEAD_BYTES;
+    for (int i = 0; i < 4; i++)
+        frame[5 + i] = (unsigned char)(stream >> (24 - 8 * i));
+    if (length > 0)
+        memcpy(frame + RPC_FRAMES_HEAD_BYTES, data, length);
+}
+
+/* Two whole messages of seven bytes, and one that is empty; their contents look like bad flags. */
+static const unsigned char messages[] = {
+    0, 0, 0, 0, 7, 9, 9, 9, 9, 9, 9, 9, 1, 0, 0, 0, 7, 8, 8, 8, 8, 8, 8, 8, 0, 0, 0, 0, 0};
+#define MESSAGES_BYTES sizeof(messages)
+static const unsigned char bad[] = {2, 0, 0, 0, 0};
+
+/* Many streams at a time, each of whose frames has so many bytes of its messages. */
+static void interleave(size_t frame, unsigned int streams, enum rpc_frames_verdict verdict)
+{
+    struct script *script = begin();
+    for (size_t at = 0; at < MESSAGES_BYTES; at += frame) {
+        size_t length = MESSAGES_BYTES - at < frame ? MESSAGES_BYTES - at : frame;
+        for (unsigned int i = 0; i < streams; i++)
+            say_data(script, i * 2 + 1, 0, messages + at, length);
+    }
+    if (verdict != RPC_FRAMES_FINE)
+        say_data(script, 3, END_STREAM, bad, sizeof(bad));
+    then(script, verdict);
+}
+
+Test(rpc_frames, follows_messages_however_they_are_cut)
+{
+    for (size_t frame = 1; frame <= MESSAGES_BYTES; frame++) {
+        interleave(frame, 8, RPC_FRAMES_FINE);
+        interleave(frame, 8, RPC_FRAMES_MESSAGE_FLAG);
+    }
+}
+
+Test(rpc_frames, knows_no_flag_but_0_and_1)
+{
+    for (unsigned int flag = 0; flag < 256; flag++) {
+        const unsigned char data[] = {(unsigned char)flag, 0, 0, 0, 1, 0xff};
+        struct script *script = begin();
+        say_data(script, 1, END_STREAM, data, sizeof(data));
+        then(script, flag < 2 ? RPC_FRAMES_FINE : RPC_FRAMES_MESSAGE_FLAG);
+    }
+}
+
+Test(rpc_frames, finds_a_bad_flag_in_any_message_of_a_frame)
+{
+    unsigned char data[MESSAGES_BYTES + 1];
+    memcpy(data, messages, MESSAGES_BYTES);
+    data[MESSAGES_BYTES] = 128;
+    struct script *script = begin();
+    say_data(script, 1, 0, data, sizeof(data));
+    then(script, RPC_FRAMES_MESSAGE_FLAG);
+}
+
+Test(rpc_frames, begins_anew_with_a_stream_that_has_ended)
+{
+    struct script *script = begin();
+    say_data(script, 1, END_STREAM, messages, 7);
+    say_data(script, 1, END_STREAM, messages, MESSAGES_BYTES);
+    say_data(script, 3, 0, messages, 3);
+    say(script, RST_STREAM, 0, 4);
+    script->bytes[script->length - 5] = 3;
+    say_data(script, 3, END_STREAM, messages, MESSAGES_BYTES);
+    say_data(script, 5, 0, messages, 3);
+    say_data(script, 5, END_STREAM, NULL, 0);
+    say_data(script, 5, 0, messages, MESSAGES_BYTES);
+    then(script, RPC_FRAMES_FINE);
+}
+
+/* The server ended them, of which nothing is seen here. */
+Test(rpc_frames, forgets_the_oldest_of_too_many_half_messages)
+{
+    struct script *script = begin();
+    for (unsigned int i = 0; i < 1000; i++)
+        say_data(script, i * 2 + 1, 0, messages, 7);
+    for (unsigned int i = 992; i < 1000; i++)
+        say_data(script, i * 2 + 1, 0, messages + 7, MESSAGES_BYTES - 7);
+    then(script, RPC_FRAMES_FINE);
+}
+
+Test(rpc_frames, leaves_padded_data_to_the_c_core)
+{
+    struct script *script = begin();
+    say_data(script, 1, PADDED, bad, sizeof(bad));
+    say_data(script, 1, END_STREAM, messages, MESSAGES_BYTES);
+    then(script, RPC_FRAMES_FINE);
+}
+
+Test(rpc_frames, counts_calls_and_messages)
+{
+    struct rpc_frames frames;
+    struct script *script = begin();
+    say(script, SETTINGS, ACK, 0);
+    for (unsigned int i = 0; i < 3; i++) {
+        say(script, HEADERS, END_HEADERS, 10);
+        say_data(script, i * 2 + 1, END_STREAM, messages, MESSAGES_BYTES);
+    }
+    rpc_frames_init(&frames);
+    cr_assert_eq(
+        rpc_frames_follow(&frames, &limits, script->bytes, script->length), RPC_FRAMES_FINE);
+    cr_assert_eq(frames.headers, 3);
+    cr_assert_eq(frames.messages.begun, 9);
+    rpc_frames_cleanup(&frames);
     free(script);
 }
