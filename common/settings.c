@@ -179,6 +179,7 @@ static void cleanup_listener(struct settings_listener *listener)
     free(listener->services);
     free(listener->name);
     free(listener->address);
+    free(listener->file);
 }
 
 static void cleanup_kafka_option(struct settings_kafka_option *option)

@@ -28,6 +28,7 @@ struct settings_listener {
                         "unix:/run/userd/gateway.sock" */
     char **services; /* owned, as are the names: full gRPC service names */
     size_t service_count;
+    char *file;        /* owned: where it stands; NULL when unknown, as in a child */
     unsigned int line; /* in the file, 0 when unknown */
 };
 

@@ -5,9 +5,18 @@
 #include <stdlib.h>
 
 #define COMPLAINT_SIZE 512
+#define COMPLAINTS_MAX 100 /* are written down: whoever mends those asks again */
 
 static void append(struct settings_complaints *complaints, const char *place, const char *what)
 {
+    if (complaints->count > COMPLAINTS_MAX) {
+        complaints->count++;
+        return;
+    }
+    if (complaints->count == COMPLAINTS_MAX) {
+        place = "";
+        what = "there is more to complain of, which is left out here";
+    }
     char *longer = NULL;
     int length = complaints->text == NULL
                      ? asprintf(&longer, "%s%s", place, what)

@@ -12,8 +12,8 @@ struct settings_complaints {
     size_t count;
 };
 
-/* Adds one line of at most 511 bytes. `file` NULL: the complaint names its own place. `line` 0: not
- * known. */
+/* Adds one line of at most 511 bytes; beyond 100 lines they are counted and left out. `file` NULL:
+ * the complaint names its own place. `line` 0: not known. */
 void settings_complaints_add(struct settings_complaints *complaints, const char *file,
     unsigned int line, const char *format, ...) PRINTF_LIKE(4, 5);
 /* Adds copies of all of another's. */

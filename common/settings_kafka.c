@@ -1,12 +1,12 @@
 #include "common/settings_kafka.h"
 
 #include <errno.h>
-#include <libconfig.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/secret_file.h"
+#include "common/settings_reader.h"
 
 #define FILE_SUFFIX "_file"
 #define TEST_PREFIX "test."
@@ -92,15 +92,11 @@ bool settings_kafka_is_secret(const char *property)
 }
 
 struct option_reader {
-    struct settings *settings;
+    const struct settings_reader *all;
     const config_setting_t *setting; /* the option */
-    const char *file;
-    struct settings_complaints *complaints;
 };
 
-#define COMPLAIN(reader, ...)                                     \
-    settings_complaints_add((reader)->complaints, (reader)->file, \
-        (unsigned int)config_setting_source_line((reader)->setting), __VA_ARGS__)
+#define COMPLAIN(reader, ...) SETTINGS_COMPLAIN((reader)->all, (reader)->setting, __VA_ARGS__)
 
 /* The value as librdkafka wants it; false, with a complaint, when it is none. */
 static bool format_value(
@@ -134,7 +130,7 @@ static void add_option(
     const struct option_reader *reader, const char *property, const char *value, bool is_secret)
 {
     const char *name = config_setting_name(reader->setting);
-    struct settings *settings = reader->settings;
+    struct settings *settings = reader->all->settings;
     for (size_t i = 0; i < settings->kafka_option_count; i++) {
         if (strcmp(settings->kafka_options[i].property, property) != 0)
             continue;
@@ -143,8 +139,9 @@ static void add_option(
             property, settings->kafka_options[i].line);
         return;
     }
-    int result = settings_add_kafka_option(settings, property, value, is_secret, reader->file,
-        (unsigned int)config_setting_source_line(reader->setting));
+    struct settings_place place = settings_reader_place(reader->all, reader->setting);
+    int result =
+        settings_add_kafka_option(settings, property, value, is_secret, place.file, place.line);
     if (result < 0)
         COMPLAIN(reader, SETTINGS_KAFKA_OPTIONS ".%s: %s, expected at most %d", name,
             result == -ENOSPC ? "one option too many" : "out of memory",
@@ -221,11 +218,9 @@ static void read_option(const struct option_reader *reader)
         add_option(reader, property, value, settings_kafka_is_secret(property));
 }
 
-void settings_kafka_read(struct settings *settings, const struct config_setting_t *group,
-    const char *file, struct settings_complaints *complaints)
+void settings_kafka_read(const struct settings_reader *all, const config_setting_t *group)
 {
-    struct option_reader reader = {
-        .settings = settings, .setting = group, .file = file, .complaints = complaints};
+    struct option_reader reader = {.all = all, .setting = group};
     if (!config_setting_is_group(group)) {
         COMPLAIN(&reader, SETTINGS_KAFKA_OPTIONS ": is not a group, expected options = { "
                                                  "security_protocol = \"SASL_SSL\"; };");
@@ -233,8 +228,6 @@ void settings_kafka_read(struct settings *settings, const struct config_setting_
     }
     for (int i = 0; i < config_setting_length(group); i++) {
         reader.setting = config_setting_get_elem(group, (unsigned int)i);
-        const char *included = config_setting_source_file(reader.setting);
-        reader.file = included == NULL ? file : included;
         read_option(&reader);
     }
 }

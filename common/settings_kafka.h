@@ -11,16 +11,16 @@
 #include <stdbool.h>
 
 #include "common/settings.h"
-#include "common/settings_complaints.h"
 
 #define SETTINGS_KAFKA_OPTIONS   "kafka.options"
 #define SETTINGS_KAFKA_NAME_SIZE 128 /* of an option, with its end */
 
+struct settings_reader;
 struct config_setting_t; /* libconfig's */
 
-/* Reads the group into settings->kafka_options; complaints point to `file`. */
-void settings_kafka_read(struct settings *settings, const struct config_setting_t *group,
-    const char *file, struct settings_complaints *complaints);
+/* Reads the group into kafka_options of the reader's settings. Complaints go to the reader. */
+void settings_kafka_read(
+    const struct settings_reader *reader, const struct config_setting_t *group);
 
 /* Why a property ("enable.idempotence") is not to be set, or NULL. */
 const char *settings_kafka_refusal(const char *property);

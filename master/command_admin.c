@@ -30,39 +30,35 @@ static void free_text(char **text)
     free(*text);
 }
 
-/* *ret_complaints (the caller's) holds what stands against the configuration, if anything does. */
-static int find_run_dir(const char *file, char **ret_run_dir, char **ret_complaints)
+/* A file that was named must be readable: run_dir of another service must never be taken for its
+ * own. The standard file may be closed to those who may ask for the status. */
+static int find_run_dir(const struct command_options *options, char **ret_run_dir)
 {
     struct settings_complaints complaints = {0};
-    struct settings settings = {0};
-    int result = settings_file_read(file, &settings, &complaints);
-    bool is_read = result == 0;
-    if (!is_read)
-        result = settings_init(&settings);
-    if (result == 0) {
-        *ret_run_dir = strdup(settings.run_dir);
+    int result = settings_file_find_run_dir(options->file, ret_run_dir, &complaints);
+    if (result == -EACCES && !options->is_file_named) {
+        *ret_run_dir = strdup(settings_find("run_dir")->default_text);
         result = *ret_run_dir == NULL ? -ENOMEM : 0;
+    } else if (result < 0) {
+        (void)fprintf(stderr,
+            "%s\nuserd: the service is not known: its run_dir stands in the configuration, or name "
+            "it with --run-dir DIR\n",
+            complaints.text != NULL ? complaints.text : strerror(-result));
     }
-    if (!is_read && complaints.text != NULL)
-        *ret_complaints = strdup(complaints.text);
-    settings_cleanup(&settings);
     settings_complaints_cleanup(&complaints);
     return result;
 }
 
 int command_admin_find_run_dir(const struct command_options *options, char **ret_run_dir)
 {
-    char *complaints CLEANUP(free_text) = NULL;
     if (options->run_dir == NULL)
-        return find_run_dir(options->file, ret_run_dir, &complaints);
+        return find_run_dir(options, ret_run_dir) < 0 ? EX_CONFIG : EX_OK;
     *ret_run_dir = strdup(options->run_dir);
-    return *ret_run_dir == NULL ? -ENOMEM : 0;
+    return *ret_run_dir == NULL ? EX_OSERR : EX_OK;
 }
 
-static int report_no_service(const char *run_dir, const char *complaints, int error)
+static int report_no_service(const char *run_dir, int error)
 {
-    if (complaints != NULL)
-        (void)fprintf(stderr, "%s\n", complaints);
     if (error == -ENOENT || error == -ECONNREFUSED)
         (void)fprintf(stderr, "userd is not running (run_dir=%s)\n", run_dir);
     else if (error == -EACCES || error == -EPERM)
@@ -78,17 +74,11 @@ static int report_no_service(const char *run_dir, const char *complaints, int er
 static int open_client(const struct command_options *options, struct admin_client **ret_client)
 {
     char *run_dir CLEANUP(free_text) = NULL;
-    char *complaints CLEANUP(free_text) = NULL;
-    int result = 0;
-    if (options->run_dir == NULL)
-        result = find_run_dir(options->file, &run_dir, &complaints);
-    if (result < 0) {
-        (void)fprintf(stderr, "userd: %s\n", strerror(-result));
-        return EX_OSERR;
-    }
-    const char *directory = options->run_dir != NULL ? options->run_dir : run_dir;
-    result = admin_client_open(directory, ret_client);
-    return result < 0 ? report_no_service(directory, complaints, result) : EX_OK;
+    int status = command_admin_find_run_dir(options, &run_dir);
+    if (status != EX_OK)
+        return status;
+    int result = admin_client_open(run_dir, ret_client);
+    return result < 0 ? report_no_service(run_dir, result) : EX_OK;
 }
 
 static int report_silence(int error)
@@ -229,9 +219,10 @@ static int serve_metrics(const struct command_options *options)
 {
     char *run_dir CLEANUP(free_text) = NULL;
     char *program CLEANUP(free_text) = NULL;
-    int result = command_admin_find_run_dir(options, &run_dir);
-    if (result == 0)
-        result = child_program_find("userd-metrics", &program);
+    int status = command_admin_find_run_dir(options, &run_dir);
+    if (status != EX_OK)
+        return status;
+    int result = child_program_find("userd-metrics", &program);
     if (result < 0 || program == NULL)
         return EX_OSERR;
     (void)execl(program, "userd-metrics", run_dir, options->listen, NULL);

@@ -1,8 +1,9 @@
 /* `userd status`, `metrics`, `reload` and `stop`: what is asked of the running service, through
  * run_dir/admin.sock.
  *
- * run_dir is named, or the configuration's, or the standard one where no configuration can be read.
- * Exit 1: nothing runs there, or what was asked was not done; the reason is on standard error. */
+ * run_dir is named, or the configuration's; a configuration that was named and cannot be read is an
+ * error (78). Exit 1: nothing runs there, or what was asked was not done; the reason is on standard
+ * error. */
 #ifndef USERD_MASTER_COMMAND_ADMIN_H
 #define USERD_MASTER_COMMAND_ADMIN_H
 
@@ -19,7 +20,7 @@ struct command_options;
 /* For commands that ask the same service: EX_OK, or EX_USAGE with the reason on standard error. */
 MUST_CHECK int command_admin_parse(
     int argc, char **argv, const char *usage, struct command_options *ret_options);
-/* The caller's to free. 0 or negative errno. */
+/* The caller's to free. EX_OK, or the exit status with the reason on standard error. */
 MUST_CHECK int command_admin_find_run_dir(
     const struct command_options *options, char **ret_run_dir);
 /* Once: the table, or JSON where the options ask for it. The exit status. */

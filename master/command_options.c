@@ -1,14 +1,15 @@
 #include "master/command_options.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "common/settings_complaints.h"
 #include "common/settings_file.h"
 #include "master/kafka_check.h"
-#include "master/listener_address.h"
 
 #define REASON_SIZE 128
 
@@ -25,6 +26,13 @@ static int refuse_option(const char *usage, const char *what, const char *word)
     return command_options_refuse(usage, reason);
 }
 
+/* Without a file of the standard name the defaults hold, and what the environment says. */
+static const char *find_standard_file(void)
+{
+    bool is_missing = access(SETTINGS_FILE_DEFAULT, F_OK) < 0 && errno == ENOENT;
+    return is_missing ? COMMAND_OPTIONS_NO_FILE : SETTINGS_FILE_DEFAULT;
+}
+
 int command_options_parse(
     int argc, char **argv, const char *usage, struct command_options *ret_options)
 {
@@ -37,7 +45,7 @@ int command_options_parse(
         {.name = "run-dir", .has_arg = required_argument, .val = 'r'},
         {0},
     };
-    struct command_options options = {.file = SETTINGS_FILE_DEFAULT};
+    struct command_options options = {.file = find_standard_file()};
     opterr = 0;
     optind = 1;
     int option = 0;
@@ -45,6 +53,7 @@ int command_options_parse(
         switch (option) {
         case 'c':
             options.file = optarg;
+            options.is_file_named = true;
             break;
         case 'm':
             options.has_migrate = true;
@@ -71,33 +80,23 @@ int command_options_parse(
             return refuse_option(usage, "is not known", argv[optind - 1]);
         }
     }
+    if (options.is_file_named && options.run_dir != NULL)
+        return command_options_refuse(usage, "-c and --run-dir are two ways to say the same");
     options.words = argv + optind;
     options.word_count = argc - optind;
     *ret_options = options;
     return EX_OK;
 }
 
-static int check_addresses(const char *file, const struct settings *settings)
-{
-    int status = EX_OK;
-    for (size_t i = 0; i < settings->listener_count; i++) {
-        const struct settings_listener *listener = &settings->listeners[i];
-        struct listener_address address;
-        const char *expected = NULL;
-        if (listener_address_parse(listener->address, &address, &expected) == 0)
-            continue;
-        (void)fprintf(stderr, "%s:%u: address \"%s\" of listener %s cannot be read, expected %s\n",
-            file, listener->line, listener->address, listener->name, expected);
-        status = EX_CONFIG;
-    }
-    return status;
-}
-
 int command_options_read_settings(const char *file, struct settings *ret_settings)
 {
     struct settings_complaints complaints = {0};
+    struct settings_complaints warnings = {0};
     struct settings settings = {0};
-    int result = settings_file_read(file, &settings, &complaints);
+    int result = settings_file_read(file, &settings, &complaints, &warnings);
+    if (warnings.text != NULL)
+        (void)fprintf(stderr, "%s\n", warnings.text);
+    settings_complaints_cleanup(&warnings);
     if (result < 0) {
         (void)fprintf(
             stderr, "%s\n", complaints.text != NULL ? complaints.text : strerror(-result));
@@ -105,11 +104,6 @@ int command_options_read_settings(const char *file, struct settings *ret_setting
         return EX_CONFIG;
     }
     settings_complaints_cleanup(&complaints);
-    int status = check_addresses(file, &settings);
-    if (status != EX_OK) {
-        settings_cleanup(&settings);
-        return status;
-    }
     *ret_settings = settings;
     return EX_OK;
 }

@@ -8,8 +8,13 @@
 #include "common/attributes.h"
 #include "common/settings.h"
 
+#define COMMAND_OPTIONS_NO_FILE "/dev/null" /* an empty configuration */
+
 struct command_options {
-    const char *file;    /* -c, --config; SETTINGS_FILE_DEFAULT unless given */
+    /* -c, --config. Unless given SETTINGS_FILE_DEFAULT, or COMMAND_OPTIONS_NO_FILE where there is
+     * no such file. */
+    const char *file;
+    bool is_file_named;  /* by -c */
     bool has_migrate;    /* --migrate */
     bool has_all;        /* --all */
     bool has_json;       /* --json */

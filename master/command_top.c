@@ -243,11 +243,9 @@ int command_top(int argc, char **argv)
     if (!top_terminal_is_there())
         return command_admin_show_status(&options);
     char *run_dir = NULL;
-    int result = command_admin_find_run_dir(&options, &run_dir);
-    if (result < 0) {
-        (void)fprintf(stderr, "userd: %s\n", strerror(-result));
-        return EX_OSERR;
-    }
+    status = command_admin_find_run_dir(&options, &run_dir);
+    if (status != EX_OK)
+        return status;
     status = run(run_dir);
     free(run_dir);
     return status;

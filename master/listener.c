@@ -127,17 +127,23 @@ static void free_addresses(struct addrinfo **addresses)
         freeaddrinfo(*addresses);
 }
 
-/* Tries all addresses of the host in one family. `*result` keeps the last reason. */
-static bool open_family(const struct addrinfo *addresses, int family, int *result, int *ret_fd)
+/* This machine does not have the address, or not its family. Any other failure is about the address
+ * that was asked for: another one in its place would not be what the operator meant. */
+static bool is_absent(int error)
 {
-    for (const struct addrinfo *entry = addresses; entry != NULL; entry = entry->ai_next) {
-        if (entry->ai_family != family)
-            continue;
-        *result = bind_socket(family, entry->ai_addr, entry->ai_addrlen, ret_fd);
-        if (*result == 0)
-            return true;
-    }
-    return false;
+    return error == -EADDRNOTAVAIL || error == -EAFNOSUPPORT;
+}
+
+/* Tries the addresses of the host in one family, up to the first that this machine has.
+ * -EADDRNOTAVAIL: it has none of them, or there is none. */
+static int open_family(const struct addrinfo *addresses, int family, int *ret_fd)
+{
+    int result = -EADDRNOTAVAIL;
+    for (const struct addrinfo *entry = addresses; entry != NULL && is_absent(result);
+         entry = entry->ai_next)
+        if (entry->ai_family == family)
+            result = bind_socket(family, entry->ai_addr, entry->ai_addrlen, ret_fd);
+    return result;
 }
 
 static int open_tcp(const struct listener_address *address, int *ret_fd)
@@ -156,12 +162,10 @@ static int open_tcp(const struct listener_address *address, int *ret_fd)
 
     /* A name may stand for both families and a listener is one socket: IPv4 is what every client
      * tries. */
-    int result = -EADDRNOTAVAIL;
-    if (open_family(addresses, AF_INET, &result, ret_fd) ||
-        open_family(addresses, AF_INET6, &result, ret_fd))
-        return 0;
-    bool is_without_ipv6 = result == -EAFNOSUPPORT || result == -EADDRNOTAVAIL;
-    if (!is_without_ipv6 || strcmp(address->host, "::") != 0)
+    int result = open_family(addresses, AF_INET, ret_fd);
+    if (is_absent(result))
+        result = open_family(addresses, AF_INET6, ret_fd);
+    if (!is_absent(result) || strcmp(address->host, "::") != 0)
         return result;
 
     /* The machine has no IPv6: "every address" is every IPv4 address then. */
@@ -193,11 +197,12 @@ static void describe_holder(const struct listener_address *address, char ret_tex
 static int open_address(const struct settings_listener *setting, const char *file,
     struct settings_complaints *complaints, int *ret_fd)
 {
+    const char *place = setting->file != NULL ? setting->file : file;
     struct listener_address address;
     const char *expected = NULL;
     int result = listener_address_parse(setting->address, &address, &expected);
     if (result < 0) {
-        settings_complaints_add(complaints, file, setting->line,
+        settings_complaints_add(complaints, place, setting->line,
             "listener %s: address \"%s\" cannot be read, expected %s", setting->name,
             setting->address, expected);
         return result;
@@ -208,7 +213,7 @@ static int open_address(const struct settings_listener *setting, const char *fil
     char holder[HOLDER_TEXT_SIZE] = "";
     if (result == -EADDRINUSE)
         describe_holder(&address, holder);
-    settings_complaints_add(complaints, file, setting->line,
+    settings_complaints_add(complaints, place, setting->line,
         "listener %s: cannot listen on %s: %s%s", setting->name, setting->address,
         strerror(-result), holder);
     return result;
@@ -224,8 +229,8 @@ static int open_socket(const struct settings_listener *setting, const char *file
         return open_address(setting, file, complaints, &listener->fd);
     int adopted = adopt_inherited(listener->fd);
     if (adopted < 0)
-        settings_complaints_add(complaints, file, setting->line,
-            "listener %s: the socket from systemd is of no use: %s", setting->name,
+        settings_complaints_add(complaints, setting->file != NULL ? setting->file : file,
+            setting->line, "listener %s: the socket from systemd is of no use: %s", setting->name,
             strerror(-adopted));
     return adopted;
 }

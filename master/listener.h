@@ -9,9 +9,9 @@
 #include <stdbool.h>
 
 #include "common/attributes.h"
+#include "common/listener_address.h"
 #include "common/settings.h"
 #include "common/settings_complaints.h"
-#include "master/listener_address.h"
 
 struct listener {
     int fd;                             /* owned; -1: none */

@@ -29,7 +29,7 @@ int reload_check_file(const char *file, const struct settings *current, struct s
     struct settings_complaints *complaints, struct settings_complaints *warnings)
 {
     struct settings next = {0};
-    int result = settings_file_read(file, &next, complaints);
+    int result = settings_file_read(file, &next, complaints, warnings);
     if (result == 0)
         result = reload_check_keep_fixed(file, current, &next, warnings);
     if (result < 0) {

@@ -6,7 +6,7 @@
 #include <sys/types.h>
 
 #include "common/attributes.h"
-#include "master/listener_address.h"
+#include "common/listener_address.h"
 
 #define SOCKET_HOLDER_NAME_SIZE 17 /* TASK_COMM_LEN of the kernel, and a NUL */
 

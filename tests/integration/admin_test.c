@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "common/file_descriptor.h"
@@ -333,7 +334,33 @@ Test(admin, a_reload_of_a_broken_file_says_what_the_service_says)
     then_log_says(&userd, "reload refused, the old configuration stays in force");
 }
 
+/* libconfig would end the master. */
+Test(admin, a_reload_that_includes_a_directory_is_refused_and_the_service_goes_on)
+{
+    given_service(1);
+    given_user(&userd, 17, "trinity");
+    when_config_changes(&userd, "workers", "@include \"/etc\"\nworkers");
+    cr_assert_eq(kill(userd.master.pid, SIGHUP), 0);
+    then_log_says(&userd, ":1: the included /etc is a directory");
+    then_log_says(&userd, "reload refused, the old configuration stays in force");
+    cr_assert(test_process_is_running(&userd.master), "the master has ended");
+    then_name_is(&userd, 17, "trinity");
+}
+
 /* ---- stop ---- */
+
+Test(admin, a_stop_by_a_file_that_is_not_there_stops_nothing)
+{
+    given_service(1);
+    char missing[PATH_SIZE];
+    (void)snprintf(missing, sizeof(missing), "%s/userd.cnf", userd.directory);
+    const char *const argv[] = {TEST_USERD, "stop", "-c", missing, NULL};
+    char *output = NULL;
+    cr_assert_eq(test_process_run(argv, NULL, userd.directory, &output), EX_CONFIG, "%s", output);
+    then_output_holds(output, "userd.cnf: cannot be opened: No such file or directory");
+    free(output);
+    cr_assert(test_process_is_running(&userd.master), "the master has ended");
+}
 
 Test(admin, stop_waits_for_the_end_and_then_there_is_nothing_to_stop)
 {

@@ -8,7 +8,8 @@
 
 #include "tests/harness/test_process.h"
 
-#define EXIT_CONFIG 78 /* EX_CONFIG of sysexits.h */
+#define EXIT_USAGE  64 /* EX_USAGE of sysexits.h */
+#define EXIT_CONFIG 78 /* EX_CONFIG */
 
 static char directory[] = "/tmp/userd-check.XXXXXX";
 static char config_path[64];
@@ -203,4 +204,64 @@ Test(check, shows_no_secret_that_librdkafka_does_not_take)
     (void)tell("check", NULL, &output);
     cr_assert(strstr(output, "hidden") == NULL, "the key is shown: %s", output);
     free(output);
+}
+
+/* ---- a file that was named ---- */
+
+/* No command takes another configuration, or the service of another, for the one that was named. */
+Test(check, no_command_goes_on_without_the_file_that_was_named)
+{
+    static const char *const commands[][2] = {{"check"}, {"run"}, {"status"}, {"status", "--json"},
+        {"top"}, {"metrics"}, {"reload"}, {"upgrade"}, {"stop"}, {"migrate", "status"},
+        {"migrate", "up"}, {"dead-letters", "list"}};
+    static const char *const broken[] = {NULL, "run_dir = ;\n", "@include \"/etc\"\n"};
+    for (size_t i = 0; i < ARRAY_LENGTH(broken); i++) {
+        if (broken[i] != NULL)
+            test_file_write(config_path, broken[i]);
+        for (size_t j = 0; j < ARRAY_LENGTH(commands); j++) {
+            const char *const argv[] = {
+                TEST_USERD, commands[j][0], "-c", config_path, commands[j][1], NULL};
+            char *output = NULL;
+            int status = test_process_run(argv, NULL, directory, &output);
+            cr_assert(status == EXIT_CONFIG, "userd %s ended with %d: %s", commands[j][0], status,
+                output);
+            cr_assert(strstr(output, "userd.conf") != NULL, "%s", output);
+            cr_assert(strstr(output, "not running") == NULL, "%s", output);
+            free(output);
+        }
+    }
+}
+
+Test(check, a_file_and_a_run_dir_are_not_named_at_once)
+{
+    test_file_write(config_path, listeners);
+    const char *const argv[] = {
+        TEST_USERD, "status", "-c", config_path, "--run-dir", directory, NULL};
+    char *output = NULL;
+    int status = test_process_run(argv, NULL, directory, &output);
+    cr_assert(status == EXIT_USAGE, "ended with %d: %s", status, output);
+    free(output);
+}
+
+Test(check, refuses_an_included_directory_and_what_is_too_large)
+{
+    then_is_refused("@include \"/etc\"\n", "userd.conf:1: the included /etc is a directory");
+    const char *const large = "run_dir = \"/";
+    size_t length = 20000000;
+    char *text = malloc(length + 1);
+    cr_assert(text != NULL);
+    memset(text, 'a', length);
+    memcpy(text, large, strlen(large));
+    memcpy(text + length - 2, "\";", 3);
+    int64_t start_ms = test_now_ms();
+    then_is_refused(text, "userd.conf: is too large, expected at most 256 KiB");
+    /* it took libconfig minutes */
+    cr_assert_lt(test_now_ms() - start_ms, TEST_TIMEOUT_MS);
+    free(text);
+}
+
+Test(check, refuses_a_number_that_only_fits_when_it_is_cut_off)
+{
+    then_is_refused("workers = 4294967298;\n",
+        "userd.conf:1: workers: 4294967298 is out of bounds, expected 0 to 64");
 }

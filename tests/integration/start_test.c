@@ -43,7 +43,8 @@ Test(start, is_refused_where_a_master_runs_by_its_pid)
     then_start_fails(userd.config_path, EX_TEMPFAIL, holder);
 }
 
-Test(start, names_line_and_holder_of_an_address_in_use)
+/* A second service with the first one's gateway address, written as `address`. */
+static void then_address_is_refused(const char *address)
 {
     char *text = test_file_read(userd.config_path, NULL);
     char other[160];
@@ -54,10 +55,28 @@ Test(start, names_line_and_holder_of_an_address_in_use)
     (void)snprintf(
         second.config_path, sizeof(second.config_path), "%s/other.conf", userd.directory);
     when_config_changes(&second, "/run\"", "/other\"");
-    when_config_changes(&second, "127.0.0.1:0", userd.gateway_address);
+    when_config_changes(&second, "127.0.0.1:0", address);
     char reason[256];
     (void)snprintf(reason, sizeof(reason),
-        "%s:4: listener gateway: cannot listen on %s: Address already in use by userd, pid %d",
-        second.config_path, userd.gateway_address, (int)userd.master.pid);
+        "%s:4: listener gateway: cannot listen on %s: Address already in use", second.config_path,
+        address);
     then_start_fails(second.config_path, EX_OSERR, reason);
+    if (strcmp(address, userd.gateway_address) != 0)
+        return;
+    (void)snprintf(reason, sizeof(reason), "%s: Address already in use by userd, pid %d", address,
+        (int)userd.master.pid);
+    then_start_fails(second.config_path, EX_OSERR, reason);
+}
+
+Test(start, names_line_and_holder_of_an_address_in_use)
+{
+    then_address_is_refused(userd.gateway_address);
+}
+
+/* "localhost" is both families: the other one must not be taken because the first is in use. */
+Test(start, takes_no_other_family_for_one_that_is_in_use)
+{
+    char address[64];
+    (void)snprintf(address, sizeof(address), "localhost:%d", userd.gateway_port);
+    then_address_is_refused(address);
 }

@@ -1,4 +1,4 @@
-#include "master/listener_address.h"
+#include "common/listener_address.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

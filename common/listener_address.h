@@ -1,8 +1,8 @@
 /* The address of a listener as people write it, taken apart: "[::]:50053", "0.0.0.0:50053",
  * "localhost:50053", "unix:/run/userd/gateway.sock". Nothing is looked up here.
  */
-#ifndef USERD_MASTER_LISTENER_ADDRESS_H
-#define USERD_MASTER_LISTENER_ADDRESS_H
+#ifndef USERD_COMMON_LISTENER_ADDRESS_H
+#define USERD_COMMON_LISTENER_ADDRESS_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -7,7 +7,7 @@
 #include <sys/un.h>
 
 #include "common/attributes.h"
-#include "master/listener_address.h"
+#include "common/listener_address.h"
 
 static void expect_tcp(const char *text, const char *host, uint16_t port)
 {
