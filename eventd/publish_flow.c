@@ -16,8 +16,9 @@
 #define ERROR_LINES_PER_SECOND 2
 #define PRODUCER_RETRY_US      UINT64_C(1000000)
 
-/* One row that librdkafka has; its address is the message's opaque. */
+/* One row that librdkafka has. */
 struct published_row {
+    struct publish_ticket ticket;
     uint64_t peer_serial;
     uint64_t epoch;
     int64_t id;
@@ -92,10 +93,17 @@ static bool send_singly(struct publish_flow *flow, const rd_kafka_message_t *mes
     return publish_producer_resend(&flow->singles, message) == RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
-static void on_delivery_report(struct publish_flow *flow, const struct publish_producer *producer,
+static struct published_row *row_of(struct publish_ticket *ticket)
+{
+    return CONTAINER_OF(ticket, struct published_row, ticket);
+}
+
+static void on_report(struct publish_producer *producer, struct publish_ticket *ticket,
     const rd_kafka_message_t *message)
 {
-    struct published_row *row = message->_private;
+    FAILPOINT("publish.appended");
+    struct publish_flow *flow = producer->owner;
+    struct published_row *row = row_of(ticket);
     rd_kafka_resp_err_t error = message->err;
     if (publish_answer_is_permanent(error) && !producer->sends_singly) {
         if (send_singly(flow, message))
@@ -108,16 +116,13 @@ static void on_delivery_report(struct publish_flow *flow, const struct publish_p
     free(row);
 }
 
-static void on_delivery_reports(
-    struct publish_flow *flow, const struct publish_producer *producer, rd_kafka_event_t *event)
+/* The relay sends it again. If the broker has it nevertheless, it is in the log twice, with one
+ * ce_id. */
+static void on_unreported(struct publish_producer *producer, struct publish_ticket *ticket)
 {
-    for (;;) {
-        const rd_kafka_message_t *message = rd_kafka_event_message_next(event);
-        if (message == NULL)
-            return;
-        FAILPOINT("publish.appended");
-        on_delivery_report(flow, producer, message);
-    }
+    struct published_row *row = row_of(ticket);
+    answer_row(producer->owner, row, RD_KAFKA_RESP_ERR__QUEUE_FULL);
+    free(row);
 }
 
 static void on_error_event(
@@ -137,9 +142,7 @@ static void on_event(struct publish_producer *producer, rd_kafka_event_t *event)
 {
     struct publish_flow *flow = producer->owner;
     rd_kafka_event_type_t type = rd_kafka_event_type(event);
-    if (type == RD_KAFKA_EVENT_DR)
-        on_delivery_reports(flow, producer, event);
-    else if (type == RD_KAFKA_EVENT_STATS)
+    if (type == RD_KAFKA_EVENT_STATS)
         kafka_statistics_show(flow->slot, RD_KAFKA_PRODUCER, rd_kafka_event_stats(event),
             strlen(rd_kafka_event_stats(event)));
     else if (type == RD_KAFKA_EVENT_LOG)
@@ -147,6 +150,12 @@ static void on_event(struct publish_producer *producer, rd_kafka_event_t *event)
     else if (type == RD_KAFKA_EVENT_ERROR)
         on_error_event(flow, producer, event);
 }
+
+static const struct publish_producer_handlers producer_handlers = {
+    .on_report = on_report,
+    .on_unreported = on_unreported,
+    .on_event = on_event,
+};
 
 /* True when it is open afterwards. */
 static bool replace_producer(struct publish_producer *producer)
@@ -198,7 +207,7 @@ static rd_kafka_resp_err_t produce(struct publish_flow *flow, const char *topic,
     struct publish_message message = {
         .topic = topic,
         .headers = make_headers(row),
-        .opaque = published,
+        .ticket = &published->ticket,
     };
     if (message.headers == NULL)
         return RD_KAFKA_RESP_ERR__QUEUE_FULL;
@@ -267,7 +276,7 @@ void publish_flow_drain(struct publish_flow *flow)
 
 bool publish_flow_is_idle(const struct publish_flow *flow)
 {
-    return flow->batches.unacknowledged + flow->singles.unacknowledged == 0 &&
+    return flow->batches.unreported == NULL && flow->singles.unreported == NULL &&
            !flow->is_waiting_to_send;
 }
 
@@ -282,7 +291,7 @@ int publish_flow_new(sd_event *event, const struct settings *settings, struct wo
     flow->peers = peers;
     flow->slot = slot;
     flow->batches = (struct publish_producer){
-        .event = event, .settings = settings, .handler = on_event, .owner = flow};
+        .event = event, .settings = settings, .handlers = &producer_handlers, .owner = flow};
     flow->singles = flow->batches;
     flow->singles.sends_singly = true;
     int result = publish_answers_new(&flow->answers);

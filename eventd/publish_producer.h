@@ -1,8 +1,9 @@
-/* One producer of the publish flow: librdkafka's client, its queue on our loop, and the count of
- * what it has taken and not reported.
+/* One producer of the publish flow: librdkafka's client, its queue on our loop, and the list of
+ * the messages that the client has taken and not reported.
  *
- * Owns client and queue. Knows nothing of rows: what a message stands for is its opaque. A producer
- * that has become fatal is closed and opened anew; closing it reports all that it still had.
+ * Owns client and queue. Knows nothing of rows: the ticket of a message stands for its row. A
+ * producer that has become fatal is closed and opened again; closing it accounts for every message
+ * that it still had. Never waits for a thread of librdkafka: that may be looking up a host name.
  */
 #ifndef USERD_EVENTD_PUBLISH_PRODUCER_H
 #define USERD_EVENTD_PUBLISH_PRODUCER_H
@@ -18,20 +19,36 @@
 struct kafka_queue;
 struct publish_producer;
 
-/* Delivery reports, errors, logs and statistics. The handler must not close the producer. */
-typedef void publish_producer_handler(struct publish_producer *producer, rd_kafka_event_t *event);
+/* What a message stands for; embedded in the owner's own record, whose memory is the owner's. In
+ * the producer's list from a successful send until its report. */
+struct publish_ticket {
+    struct publish_ticket *next;
+    struct publish_ticket **place; /* what points to it */
+};
+
+/* None of them may close the producer. */
+struct publish_producer_handlers {
+    /* A delivery report; the ticket is in no list any more and may be sent again. */
+    void (*on_report)(struct publish_producer *producer, struct publish_ticket *ticket,
+        const rd_kafka_message_t *message);
+    /* The producer was closed, and librdkafka did not report this message in time: it is not known
+     * whether it is in the log. No report follows. */
+    void (*on_unreported)(struct publish_producer *producer, struct publish_ticket *ticket);
+    /* Errors, logs and statistics. */
+    void (*on_event)(struct publish_producer *producer, rd_kafka_event_t *event);
+};
 
 struct publish_producer {
     sd_event *event;
     const struct settings *settings;
-    publish_producer_handler *handler;
-    void *owner;       /* the handler's business */
+    const struct publish_producer_handlers *handlers;
+    void *owner;       /* the handlers' business */
     bool sends_singly; /* a batch of this one never holds two messages */
     bool is_fatal;     /* the owner's note: to be replaced */
     /* Set by open and close. */
     rd_kafka_t *client;        /* owned; NULL: not open */
     struct kafka_queue *queue; /* owned */
-    size_t unacknowledged;
+    struct publish_ticket *unreported;
 };
 
 struct publish_message {
@@ -41,13 +58,14 @@ struct publish_message {
     const void *value; /* NULL: none; an empty one is not */
     size_t value_length;
     rd_kafka_headers_t *headers; /* taken when it is sent, freed when it is not */
-    void *opaque;
+    struct publish_ticket *ticket;
 };
 
 /* -EINVAL, logged, when librdkafka refuses the configuration. */
 MUST_CHECK int publish_producer_open(struct publish_producer *producer);
-/* Takes back everything that is not delivered: it is reported to the handler before this returns.
- * Takes a second at the very most, measured 0.5 ms. */
+/* Takes back every message that is not delivered: each comes to on_report or on_unreported before
+ * this returns. Takes a second at most, measured 0.5 ms; the client itself ends in a thread of its
+ * own, since that waits for librdkafka's threads. */
 void publish_producer_close(struct publish_producer *producer);
 /* __FATAL while it is not open. */
 MUST_CHECK rd_kafka_resp_err_t publish_producer_send(

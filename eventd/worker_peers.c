@@ -135,13 +135,6 @@ int worker_peers_send(struct worker_peer *peer, const Userd__Ipc__Frame *frame)
     return result;
 }
 
-void worker_peers_end_all(struct worker_peers *peers)
-{
-    for (size_t i = 0; i < SCOREBOARD_SLOTS; i++)
-        peers->is_broken[i] = peers->slots[i].channel != NULL;
-    (void)sd_event_source_set_enabled(peers->reaper, SD_EVENT_ONESHOT);
-}
-
 struct worker_peers *worker_peers_free(struct worker_peers *peers)
 {
     if (peers == NULL)

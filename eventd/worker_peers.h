@@ -49,8 +49,5 @@ struct worker_peer *worker_peers_find(struct worker_peers *peers, uint64_t seria
 /* 0 or negative errno; a channel that cannot take a frame is ended, and on_gone comes on a later
  * turn of the loop. */
 MUST_CHECK int worker_peers_send(struct worker_peer *peer, const Userd__Ipc__Frame *frame);
-/* Ends every channel, on a later turn of the loop: for when answers that are owed can never be
- * given. */
-void worker_peers_end_all(struct worker_peers *peers);
 
 #endif
