@@ -112,7 +112,8 @@ MUTATIONS = {
         ["--point", "outage.backlog"], "memory_and_queues_stay_bounded"),
     "window_is_larger": Mutation(
         "the relay holds more rows than it may, and hardly more memory",
-        [("worker/events/outbox_window.h", "#define OUTBOX_WINDOW_ROWS    5000", "#define OUTBOX_WINDOW_ROWS    8000"),
+        [("worker/events/outbox_window.h", "#define OUTBOX_WINDOW_ROWS    6000", "#define OUTBOX_WINDOW_ROWS    9000"),
+         ("worker/events/outbox_window.h", "#define OUTBOX_SHARE_ROWS          5000", "#define OUTBOX_SHARE_ROWS          8000"),
          ("worker/events/outbox_relay.c", "#define DELETE_ROWS       5000", "#define DELETE_ROWS       8000")],
         ["--point", "outage.backlog"], "memory_and_queues_stay_bounded"),
     "reads_slowly": Mutation(

@@ -54,10 +54,10 @@ struct outbox_relay {
     uint64_t next_lock_us;
     uint64_t next_delete_us;
     uint64_t drain_deadline_us;
-    int32_t asked_rows;       /* of the read in flight */
-    int64_t ids[DELETE_ROWS]; /* scratch: of a read or a delete */
-    size_t done_count;        /* rows that wait for the next delete */
-    size_t deleted_count;     /* of the delete in flight, in deleted_ids */
+    int32_t asked_rows;              /* of the read in flight */
+    int64_t ids[OUTBOX_WINDOW_ROWS]; /* scratch: of a read */
+    size_t done_count;               /* rows that wait for the next delete */
+    size_t deleted_count;            /* of the delete in flight, in deleted_ids */
     int64_t deleted_ids[DELETE_ROWS];
     int64_t parked_id; /* of the park in flight */
     struct log_limit error_limit;
@@ -77,7 +77,7 @@ static void forget_everything(struct outbox_relay *relay)
     while (relay->window.first != NULL)
         outbox_row_free(&relay->window, relay->window.first);
     outbox_window_begin_epoch(&relay->window);
-    relay->hold = (struct outbox_hold){0};
+    outbox_hold_clear(&relay->hold, &relay->window);
     relay->has_lock = false;
     outbox_poll_reset(&relay->poll, monotonic_clock_turn_us(relay->options->event));
     if (relay->wake != NULL)
@@ -154,8 +154,8 @@ static size_t collect_known(struct outbox_relay *relay, int64_t floor)
 
 static void read_rows(struct outbox_relay *relay, uint64_t now)
 {
-    if (is_asked(relay, QUESTION_READ) || !outbox_window_has_room(&relay->window) ||
-        !outbox_poll_is_due(&relay->poll, now))
+    const struct outbox_amount room = outbox_window_room(&relay->window);
+    if (is_asked(relay, QUESTION_READ) || room.rows == 0 || !outbox_poll_is_due(&relay->poll, now))
         return;
     int64_t floor = outbox_poll_begin(&relay->poll, now);
     struct outbox_store_query query = {
@@ -164,11 +164,9 @@ static void read_rows(struct outbox_relay *relay, uint64_t now)
         .known_count = collect_known(relay, floor),
         .held = relay->hold.held,
         .held_count = relay->hold.held_count,
-        .max_rows = (int32_t)(OUTBOX_WINDOW_ROWS - relay->window.count),
-        .max_bytes = (int64_t)(OUTBOX_WINDOW_BYTES - relay->window.bytes),
+        .max_rows = room.rows > READ_ROWS ? READ_ROWS : (int32_t)room.rows,
+        .max_bytes = (int64_t)room.bytes,
     };
-    if (query.max_rows > READ_ROWS)
-        query.max_rows = READ_ROWS;
     relay->asked_rows = query.max_rows;
     note_asked(relay, QUESTION_READ,
         outbox_store_read(relay->connection, &relay->questions[QUESTION_READ].request, &query));
@@ -209,12 +207,22 @@ static void set_timer(struct outbox_relay *relay, uint64_t now)
             next_us = retry_us;
         if (relay->done_count > 0 && relay->next_delete_us < next_us)
             next_us = relay->next_delete_us;
+        uint64_t hold_us = outbox_hold_next_us(&relay->hold, &relay->window);
+        if (hold_us < next_us)
+            next_us = hold_us;
     }
     /* What is overdue waits for something else, which comes as an event: no spinning. */
     if (next_us <= now)
         next_us = now + OVERDUE_US;
     (void)sd_event_source_set_time(relay->timer, next_us);
     (void)sd_event_source_set_enabled(relay->timer, SD_EVENT_ONESHOT);
+}
+
+/* What a destination does not publish makes room for the others. */
+static void update_hold(struct outbox_relay *relay, uint64_t now)
+{
+    if (outbox_hold_update(&relay->hold, &relay->window, now))
+        outbox_poll_reset(&relay->poll, now);
 }
 
 /* Does whatever can be done now. */
@@ -230,6 +238,8 @@ static void advance(struct outbox_relay *relay)
             delete_done_rows(relay, now);
             park_done_row(relay);
         }
+        if (relay->has_lock && outbox_hold_next_us(&relay->hold, &relay->window) <= now)
+            update_hold(relay, now);
         if (relay->has_lock && !relay->is_draining)
             read_rows(relay, now);
     }
@@ -399,8 +409,8 @@ void outbox_relay_on_result(struct outbox_relay *relay, const Userd__Ipc__Publis
     for (size_t i = 0; i < result->n_failures; i++)
         outbox_row_note_failed(&relay->window, result->epoch, result->failures[i], now);
     bool has_trouble = result->n_failures > 0 || relay->hold.held_count > 0;
-    if (has_trouble && outbox_hold_update(&relay->hold, &relay->window))
-        outbox_poll_reset(&relay->poll, now);
+    if (has_trouble)
+        update_hold(relay, now);
     advance(relay);
 }
 

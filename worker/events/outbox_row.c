@@ -36,6 +36,9 @@ int outbox_row_add(
     row->entry.id = stored->id;
     row->entry.auth_id = stored->auth_id;
     row->entry.has_auth_id = stored->has_auth_id;
+    row->entry.destination = (unsigned int)row->message->destination;
+    if (row->entry.destination >= OUTBOX_WINDOW_DESTINATIONS)
+        row->entry.destination = 0;
     row->entry.bytes = outbox_message_size(row->message);
     outbox_window_add(window, &row->entry);
     return 0;

@@ -22,10 +22,61 @@ static struct outbox_entry **user_bucket(struct outbox_window *window, int32_t a
     return &window->users[bucket_of((uint32_t)auth_id)];
 }
 
+static size_t minus(size_t limit, size_t taken)
+{
+    return taken < limit ? limit - taken : 0;
+}
+
+static size_t least(size_t left, size_t right)
+{
+    return left < right ? left : right;
+}
+
+bool outbox_window_is_share_full(const struct outbox_share *share)
+{
+    return minus(OUTBOX_SHARE_ROWS, share->all.rows) < OUTBOX_WINDOW_ROOM ||
+           share->all.bytes >= OUTBOX_SHARE_BYTES;
+}
+
+struct outbox_amount outbox_window_room(const struct outbox_window *window)
+{
+    struct outbox_amount room = {
+        .rows = minus(OUTBOX_WINDOW_ROWS, window->count), .bytes = OUTBOX_WINDOW_BYTES};
+    for (size_t i = 0; i < OUTBOX_WINDOW_DESTINATIONS; i++)
+        room.bytes = minus(room.bytes, least(window->shares[i].all.bytes, OUTBOX_SHARE_BYTES));
+    /* All that a read brings may be of one destination. */
+    for (size_t i = 0; i < OUTBOX_WINDOW_DESTINATIONS; i++) {
+        const struct outbox_share *share = &window->shares[i];
+        if (share->is_held)
+            continue;
+        room.rows = least(room.rows, minus(OUTBOX_SHARE_ROWS, share->all.rows));
+        room.bytes = least(room.bytes, minus(OUTBOX_SHARE_BYTES, share->all.bytes));
+    }
+    if (room.rows < OUTBOX_WINDOW_ROOM || room.bytes == 0)
+        return (struct outbox_amount){0};
+    return room;
+}
+
 bool outbox_window_has_room(const struct outbox_window *window)
 {
-    return window->count <= OUTBOX_WINDOW_ROWS - OUTBOX_WINDOW_ROOM &&
-           window->bytes < OUTBOX_WINDOW_BYTES;
+    return outbox_window_room(window).rows > 0;
+}
+
+static struct outbox_share *share_of(struct outbox_window *window, const struct outbox_entry *entry)
+{
+    return &window->shares[entry->destination];
+}
+
+static void add_to(struct outbox_amount *amount, const struct outbox_entry *entry)
+{
+    amount->rows++;
+    amount->bytes += entry->bytes;
+}
+
+static void take_from(struct outbox_amount *amount, const struct outbox_entry *entry)
+{
+    amount->rows--;
+    amount->bytes -= entry->bytes;
 }
 
 struct outbox_entry *outbox_window_find(const struct outbox_window *window, int64_t id)
@@ -57,6 +108,7 @@ static void link_in_order(struct outbox_window *window, struct outbox_entry *ent
 void outbox_window_add(struct outbox_window *window, struct outbox_entry *entry)
 {
     assert(outbox_window_find(window, entry->id) == NULL);
+    assert(entry->destination < OUTBOX_WINDOW_DESTINATIONS);
     entry->state = OUTBOX_WAITING;
     entry->failures = 0;
     entry->not_before_us = 0;
@@ -74,6 +126,15 @@ void outbox_window_add(struct outbox_window *window, struct outbox_entry *entry)
     }
     window->count++;
     window->bytes += entry->bytes;
+    add_to(&share_of(window, entry)->all, entry);
+}
+
+/* It is on its way no more, or leaves. */
+static void end_sending(struct outbox_window *window, const struct outbox_entry *entry)
+{
+    window->sent--;
+    if (entry->failures == 0)
+        take_from(&share_of(window, entry)->sent, entry);
 }
 
 void outbox_window_remove(struct outbox_window *window, struct outbox_entry *entry)
@@ -97,7 +158,10 @@ void outbox_window_remove(struct outbox_window *window, struct outbox_entry *ent
         *place = entry->user_next;
     }
     if (entry->state == OUTBOX_SENT)
-        window->sent--;
+        end_sending(window, entry);
+    if (entry->failures > 0 && entry->state != OUTBOX_DONE)
+        take_from(&share_of(window, entry)->failing, entry);
+    take_from(&share_of(window, entry)->all, entry);
     window->count--;
     window->bytes -= entry->bytes;
 }
@@ -132,6 +196,8 @@ void outbox_window_mark_sent(struct outbox_window *window, struct outbox_entry *
     assert(entry->state == OUTBOX_WAITING);
     entry->state = OUTBOX_SENT;
     window->sent++;
+    if (entry->failures == 0)
+        add_to(&share_of(window, entry)->sent, entry);
 }
 
 static struct outbox_entry *find_sent(struct outbox_window *window, uint64_t epoch, int64_t id)
@@ -148,8 +214,11 @@ struct outbox_entry *outbox_window_mark_done(
     struct outbox_entry *entry = find_sent(window, epoch, id);
     if (entry == NULL)
         return NULL;
+    end_sending(window, entry);
     entry->state = OUTBOX_DONE;
-    window->sent--;
+    share_of(window, entry)->answers++;
+    if (entry->failures > 0)
+        take_from(&share_of(window, entry)->failing, entry);
     return entry;
 }
 
@@ -162,9 +231,11 @@ struct outbox_entry *outbox_window_mark_failed(
     unsigned int doublings = entry->failures > MAX_DOUBLINGS ? MAX_DOUBLINGS : entry->failures;
     uint64_t delay_us = FIRST_RETRY_US << doublings;
     entry->not_before_us = now_us + (delay_us > LONGEST_RETRY_US ? LONGEST_RETRY_US : delay_us);
-    entry->failures++;
+    end_sending(window, entry);
     entry->state = OUTBOX_WAITING;
-    window->sent--;
+    share_of(window, entry)->answers++;
+    if (entry->failures++ == 0)
+        add_to(&share_of(window, entry)->failing, entry);
     return entry;
 }
 
@@ -176,6 +247,10 @@ void outbox_window_begin_epoch(struct outbox_window *window)
             entry->state = OUTBOX_WAITING;
     }
     window->sent = 0;
+    for (size_t i = 0; i < OUTBOX_WINDOW_DESTINATIONS; i++) {
+        window->shares[i].sent = (struct outbox_amount){0};
+        window->shares[i].answers++;
+    }
 }
 
 uint64_t outbox_window_next_retry_us(const struct outbox_window *window)

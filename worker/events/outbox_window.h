@@ -3,8 +3,9 @@
  *
  * Rows of one user are never on their way twice: a row may be sent when every earlier row of the
  * same user that is known has been delivered. Rows about nobody are free. Everything that was on
- * its way when an epoch ended counts as not sent. Bounded in rows and bytes; the relay reads no
- * more while it is full.
+ * its way when an epoch ended counts as not sent. Bounded in rows and bytes, for all destinations
+ * together and for each: a destination whose rows are never acknowledged leaves room for the rows
+ * of the others. The relay reads no more while there is no room.
  */
 #ifndef USERD_WORKER_EVENTS_OUTBOX_WINDOW_H
 #define USERD_WORKER_EVENTS_OUTBOX_WINDOW_H
@@ -13,10 +14,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define OUTBOX_WINDOW_ROWS    5000
+#define OUTBOX_WINDOW_ROWS    6000
 #define OUTBOX_WINDOW_ROOM    500 /* rows that a read is worth its while for */
 #define OUTBOX_WINDOW_BYTES   ((size_t)8 * 1024 * 1024)
 #define OUTBOX_WINDOW_BUCKETS 8192
+
+/* Of one destination. A row of any size is taken while there is room: it counts for no more than
+ * this when room for others is looked for. */
+#define OUTBOX_SHARE_ROWS          5000
+#define OUTBOX_SHARE_BYTES         ((size_t)6 * 1024 * 1024)
+#define OUTBOX_WINDOW_DESTINATIONS 3 /* as enum Destination of proto/ipc.proto; 0 is none */
 
 enum outbox_state {
     OUTBOX_WAITING,
@@ -29,6 +36,7 @@ struct outbox_entry {
     int64_t id;
     int32_t auth_id;
     bool has_auth_id;
+    unsigned int destination; /* below OUTBOX_WINDOW_DESTINATIONS */
     size_t bytes;
     enum outbox_state state;
     unsigned int failures;
@@ -40,19 +48,39 @@ struct outbox_entry {
     struct outbox_entry *user_next; /* of one bucket of users, in the order of ids */
 };
 
+struct outbox_amount {
+    size_t rows;
+    size_t bytes;
+};
+
+/* What one destination has of the window. */
+struct outbox_share {
+    struct outbox_amount all;
+    struct outbox_amount sent;    /* on their way for the first time */
+    struct outbox_amount failing; /* have failed before, and are not done */
+    uint64_t answers;             /* about its rows, counted; the end of an epoch is one */
+    bool is_held;                 /* nothing of it is read (outbox_hold) */
+};
+
 struct outbox_window {
     uint64_t epoch;
     size_t count;
     size_t bytes;
     size_t sent;
+    struct outbox_share shares[OUTBOX_WINDOW_DESTINATIONS];
     struct outbox_entry *first;
     struct outbox_entry *last;
     struct outbox_entry *ids[OUTBOX_WINDOW_BUCKETS];
     struct outbox_entry *users[OUTBOX_WINDOW_BUCKETS];
 };
 
-/* `window` starts zeroed. Any row may be added while this is true, however large it is. */
+/* `window` starts zeroed. How much a read may bring; rows 0: there is no room for one that is worth
+ * its while. A row that is larger than the bytes may be added all the same, if it is the only one.
+ */
+struct outbox_amount outbox_window_room(const struct outbox_window *window);
 bool outbox_window_has_room(const struct outbox_window *window);
+/* What is not held has as much of the destination as it may. */
+bool outbox_window_is_share_full(const struct outbox_share *share);
 struct outbox_entry *outbox_window_find(const struct outbox_window *window, int64_t id);
 void outbox_window_add(struct outbox_window *window, struct outbox_entry *entry);
 void outbox_window_remove(struct outbox_window *window, struct outbox_entry *entry);

@@ -37,6 +37,7 @@ static void given_row(int64_t id, int destination, size_t bytes)
     row->message = message;
     row->entry.id = id;
     row->entry.bytes = bytes;
+    row->entry.destination = (unsigned int)destination;
     outbox_window_add(&window, &row->entry);
 }
 
@@ -64,7 +65,7 @@ Test(outbox_hold, leaves_alone_what_fails_within_its_share)
     for (int64_t id = 1; id <= OUTBOX_HOLD_ROWS; id++)
         given_row(id, LETTERS, 100);
     when_all_fail(LETTERS);
-    cr_assert_not(outbox_hold_update(&hold, &window));
+    cr_assert_not(outbox_hold_update(&hold, &window, NOW));
     cr_assert_eq(hold.held_count, 0);
     cr_assert_eq(window.count, OUTBOX_HOLD_ROWS);
 }
@@ -76,7 +77,7 @@ Test(outbox_hold, lets_go_of_the_newest_rows_over_the_share_and_of_nobody_elses)
     for (int64_t id = 3001; id <= 3500; id++)
         given_row(id, DELETES, 100);
     when_all_fail(LETTERS);
-    cr_assert_not(outbox_hold_update(&hold, &window));
+    cr_assert_not(outbox_hold_update(&hold, &window, NOW));
     cr_assert_eq(hold.held_count, 1);
     cr_assert_eq(hold.held[0], LETTERS);
     cr_assert_eq(count_of(LETTERS), OUTBOX_HOLD_ROWS);
@@ -92,7 +93,7 @@ Test(outbox_hold, lets_go_of_rows_that_never_failed_as_well)
         given_row(id, LETTERS, 100);
     when_all_fail(LETTERS);
     given_row(2001, LETTERS, 100);
-    (void)outbox_hold_update(&hold, &window);
+    (void)outbox_hold_update(&hold, &window, NOW);
     cr_assert_null(outbox_window_find(&window, 2001));
 }
 
@@ -101,7 +102,7 @@ Test(outbox_hold, keeps_one_row_however_large)
     given_row(1, LETTERS, 2 * OUTBOX_HOLD_BYTES);
     given_row(2, LETTERS, 2 * OUTBOX_HOLD_BYTES);
     when_all_fail(LETTERS);
-    (void)outbox_hold_update(&hold, &window);
+    (void)outbox_hold_update(&hold, &window, NOW);
     cr_assert_eq(hold.held_count, 1);
     cr_assert_not_null(outbox_window_find(&window, 1));
     cr_assert_null(outbox_window_find(&window, 2));
@@ -112,15 +113,96 @@ Test(outbox_hold, ends_when_half_of_the_share_is_free)
     for (int64_t id = 1; id <= 2000; id++)
         given_row(id, LETTERS, 100);
     when_all_fail(LETTERS);
-    cr_assert_not(outbox_hold_update(&hold, &window));
+    cr_assert_not(outbox_hold_update(&hold, &window, NOW));
     for (int64_t id = 1; id <= OUTBOX_HOLD_ROWS; id++) {
         cr_assert_eq(hold.held_count, 1);
         struct outbox_entry *entry = outbox_window_find(&window, id);
         outbox_window_mark_sent(&window, entry);
         cr_assert_not_null(outbox_window_mark_done(&window, window.epoch, id));
-        if (outbox_hold_update(&hold, &window))
+        if (outbox_hold_update(&hold, &window, NOW))
             break;
     }
     cr_assert_eq(hold.held_count, 0);
     cr_assert_eq(window.count, OUTBOX_HOLD_ROWS, "what is done stays until the database has it");
+}
+
+/* ---- a destination that neither takes its rows nor refuses them ---- */
+
+static void when_all_are_sent(int destination)
+{
+    for (struct outbox_entry *entry = window.first; entry != NULL; entry = entry->next) {
+        if ((int)entry->destination == destination && entry->state == OUTBOX_WAITING)
+            outbox_window_mark_sent(&window, entry);
+    }
+}
+
+/* All that it may have; the hold has looked at them once. */
+static void given_a_full_share_on_its_way(void)
+{
+    for (int64_t id = 1; id <= OUTBOX_SHARE_ROWS; id++)
+        given_row(id, DELETES, 100);
+    when_all_are_sent(DELETES);
+    cr_assert_not(outbox_hold_update(&hold, &window, NOW));
+    cr_assert_eq(hold.held_count, 0);
+}
+
+Test(outbox_hold, leaves_room_for_others_beside_rows_that_nobody_acknowledges)
+{
+    given_a_full_share_on_its_way();
+    cr_assert_not(outbox_window_has_room(&window), "a read could bring more of them");
+    uint64_t next_us = outbox_hold_next_us(&hold, &window);
+    cr_assert_eq(next_us, NOW + OUTBOX_HOLD_SILENCE_US);
+    (void)outbox_hold_update(&hold, &window, next_us - 1);
+    cr_assert_eq(hold.held_count, 0);
+    (void)outbox_hold_update(&hold, &window, next_us);
+    cr_assert_eq(hold.held_count, 1);
+    cr_assert_eq(hold.held[0], DELETES);
+    cr_assert(outbox_window_has_room(&window));
+    cr_assert_eq(count_of(DELETES), OUTBOX_SHARE_ROWS, "what is on its way stays");
+    cr_assert_eq(outbox_hold_next_us(&hold, &window), UINT64_MAX);
+}
+
+Test(outbox_hold, does_not_hold_a_destination_that_answers_slowly)
+{
+    given_a_full_share_on_its_way();
+    uint64_t now_us = NOW;
+    for (int64_t id = 1; id <= 100; id++) {
+        now_us += OUTBOX_HOLD_SILENCE_US - 1;
+        cr_assert_not_null(outbox_window_mark_done(&window, window.epoch, id));
+        (void)outbox_hold_update(&hold, &window, now_us);
+        cr_assert_eq(hold.held_count, 0);
+    }
+}
+
+Test(outbox_hold, of_silence_ends_when_few_are_on_their_way)
+{
+    given_a_full_share_on_its_way();
+    (void)outbox_hold_update(&hold, &window, NOW + OUTBOX_HOLD_SILENCE_US);
+    cr_assert_eq(hold.held_count, 1);
+    int64_t last = OUTBOX_SHARE_ROWS - OUTBOX_HOLD_ROWS / 2;
+    for (int64_t id = 1; id <= last; id++) {
+        cr_assert_not_null(outbox_window_mark_done(&window, window.epoch, id));
+        bool has_ended = outbox_hold_update(&hold, &window, NOW + OUTBOX_HOLD_SILENCE_US);
+        cr_assert_eq(has_ended, id == last, "row %d of %d", (int)id, (int)last);
+    }
+    cr_assert_eq(hold.held_count, 0);
+}
+
+Test(outbox_hold, of_silence_ends_with_the_epoch)
+{
+    given_a_full_share_on_its_way();
+    (void)outbox_hold_update(&hold, &window, NOW + OUTBOX_HOLD_SILENCE_US);
+    outbox_window_begin_epoch(&window);
+    cr_assert(outbox_hold_update(&hold, &window, NOW + OUTBOX_HOLD_SILENCE_US));
+    cr_assert_eq(hold.held_count, 0);
+}
+
+Test(outbox_hold, lets_go_of_what_waits_behind_rows_that_nobody_acknowledges)
+{
+    given_a_full_share_on_its_way();
+    given_row(OUTBOX_SHARE_ROWS + 1, DELETES, 100);
+    given_row(OUTBOX_SHARE_ROWS + 2, LETTERS, 100);
+    (void)outbox_hold_update(&hold, &window, NOW + OUTBOX_HOLD_SILENCE_US);
+    cr_assert_null(outbox_window_find(&window, OUTBOX_SHARE_ROWS + 1));
+    cr_assert_not_null(outbox_window_find(&window, OUTBOX_SHARE_ROWS + 2));
 }

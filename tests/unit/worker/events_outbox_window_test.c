@@ -151,7 +151,60 @@ Test(outbox_window, is_full_by_bytes_too, .init = given_empty_window)
     cr_assert(outbox_window_has_room(&window));
     struct outbox_entry *entry = given_row(1, -1);
     outbox_window_remove(&window, entry);
-    entry->bytes = OUTBOX_WINDOW_BYTES;
+    entry->bytes = OUTBOX_SHARE_BYTES;
     outbox_window_add(&window, entry);
     cr_assert_not(outbox_window_has_room(&window));
+}
+
+Test(
+    outbox_window, gives_a_read_no_more_than_the_fullest_share_has_left, .init = given_empty_window)
+{
+    window.shares[1].all = (struct outbox_amount){.rows = 4000, .bytes = 1000};
+    window.count = 4000;
+    struct outbox_amount room = outbox_window_room(&window);
+    cr_assert_eq(room.rows, OUTBOX_SHARE_ROWS - 4000);
+    cr_assert_eq(room.bytes, OUTBOX_SHARE_BYTES - 1000);
+}
+
+Test(outbox_window, has_room_beside_a_held_destination_whatever_it_has, .init = given_empty_window)
+{
+    window.shares[1].all =
+        (struct outbox_amount){.rows = OUTBOX_SHARE_ROWS, .bytes = 100 * OUTBOX_WINDOW_BYTES};
+    window.count = OUTBOX_SHARE_ROWS;
+    cr_assert_not(outbox_window_has_room(&window));
+    window.shares[1].is_held = true;
+    struct outbox_amount room = outbox_window_room(&window);
+    cr_assert_eq(room.rows, OUTBOX_WINDOW_ROWS - OUTBOX_SHARE_ROWS);
+    cr_assert_eq(room.bytes, OUTBOX_WINDOW_BYTES - OUTBOX_SHARE_BYTES);
+}
+
+/* What a row was counted for is given back however it ends. */
+Test(outbox_window, counts_shares_through_every_way_of_a_row, .init = given_empty_window)
+{
+    const struct outbox_share *share = &window.shares[2];
+    for (int64_t id = 1; id <= 6; id++) {
+        entries[id] = (struct outbox_entry){.id = id, .destination = 2, .bytes = 10};
+        outbox_window_add(&window, &entries[id]);
+    }
+    cr_assert_eq(share->all.rows, 6);
+    (void)when_sent(NOW);
+    cr_assert_eq(share->sent.rows, 6);
+    (void)outbox_window_mark_done(&window, 0, 1);
+    for (int64_t id = 2; id <= 4; id++)
+        (void)outbox_window_mark_failed(&window, 0, id, NOW);
+    cr_assert_eq(share->sent.rows, 2);
+    cr_assert_eq(share->failing.rows, 3);
+    outbox_window_mark_sent(&window, &entries[2]);
+    outbox_window_mark_sent(&window, &entries[3]);
+    cr_assert_eq(share->sent.rows, 2, "it counts as failing only");
+    (void)outbox_window_mark_done(&window, 0, 2);
+    cr_assert_eq(share->failing.rows, 2);
+    outbox_window_begin_epoch(&window);
+    cr_assert_eq(share->sent.rows, 0);
+    (void)when_sent(NOW + UINT64_C(60000000));
+    for (int64_t id = 1; id <= 6; id++)
+        outbox_window_remove(&window, &entries[id]);
+    cr_assert_eq(share->all.rows + share->sent.rows + share->failing.rows, 0);
+    cr_assert_eq(share->all.bytes + share->sent.bytes + share->failing.bytes, 0);
+    cr_assert_eq(window.count + window.bytes + window.sent, 0);
 }
