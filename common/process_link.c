@@ -27,10 +27,20 @@
 static void start_drain(struct process_link *link)
 {
     atomic_store_explicit(&link->slot->state, PROCESS_DRAINING, memory_order_relaxed);
+    link->has_begun_drain = true;
     if (link->handlers->on_drain != NULL)
         link->handlers->on_drain(link, link->drain_timeout_ms, link->userdata);
     else
         process_link_exit(link, EX_OK);
+}
+
+/* The whole service stops: before, with or after the order to drain. */
+static void note_stop(struct process_link *link)
+{
+    bool is_news = !link->is_stop;
+    link->is_stop = true;
+    if (is_news && link->has_begun_drain && link->handlers->on_stop != NULL)
+        link->handlers->on_stop(link, link->userdata);
 }
 
 static int on_early_drain(sd_event_source *source, void *userdata)
@@ -105,6 +115,8 @@ static int on_frame(
         link->handlers->on_peer_link(link, frame->peer_link->slot, fd, link->userdata);
         return 0;
     case USERD__IPC__FRAME__BODY_DRAIN:
+        if (frame->drain->is_stop)
+            note_stop(link);
         drain(link, frame->drain->timeout_ms);
         return 0;
     default:

@@ -32,8 +32,11 @@ struct process_link_handlers {
      * closed; IPC_FD_CUT_OFF: there was no descriptor left for it. */
     void (*on_peer_link)(struct process_link *link, uint32_t slot, int *fd, void *userdata);
     /* Finish what is in flight within `timeout_ms`, then call process_link_exit(). Called at most
-     * once. */
+     * once. link->is_stop says whether the whole service stops. */
     void (*on_drain)(struct process_link *link, unsigned int timeout_ms, void *userdata);
+    /* After on_drain(): the whole service stops now, which it did not then. At most once. May be
+     * NULL. */
+    void (*on_stop)(struct process_link *link, void *userdata);
 };
 
 struct process_link {
@@ -44,6 +47,7 @@ struct process_link {
     uint32_t slot_number;
     uint32_t generation;
     int outbox_wake_fd; /* workers: inherited eventfd; -1 otherwise. Owned */
+    bool is_stop;       /* while draining: no other process takes over from this one */
     /* private */
     struct ipc_channel *control; /* owned */
     const struct process_link_handlers *handlers;
@@ -54,6 +58,7 @@ struct process_link {
     uint32_t master_protocol;  /* PROCESS_PROTOCOL_* */
     uint64_t peer_link_number; /* of the last one that came */
     bool is_draining;
+    bool has_begun_drain; /* on_drain() was called */
     bool is_running;
 };
 

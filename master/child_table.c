@@ -30,6 +30,7 @@ struct child {
     uint32_t generation;
     uint64_t ready_at_us; /* 0: never */
     bool was_asked;
+    bool knows_stop; /* and that the whole service stops */
     struct child_program_identity program;
     struct ipc_channel *control; /* owned; NULL after its end */
     sd_event_source *deadline;   /* owned; kills when it fires */
@@ -157,6 +158,7 @@ static void empty_slot(struct child *child)
     child->pid = 0;
     child->ready_at_us = 0;
     child->was_asked = false;
+    child->knows_stop = false;
     scoreboard_reset_slot(child->table->options.scoreboard, child->slot);
 }
 
@@ -343,21 +345,44 @@ int child_table_start(
     return 0;
 }
 
-void child_table_drain(struct child_table *table, uint32_t slot, unsigned int timeout_ms)
+static int send_drain(const struct child *child, unsigned int timeout_ms)
 {
-    struct child *child = &table->children[slot];
-    if (child->state == PROCESS_ABSENT || child->was_asked)
-        return;
-    child->was_asked = true;
-    if (child->state == PROCESS_DRAINING) /* its channel has ended: it is leaving */
-        return;
-    child->state = PROCESS_DRAINING;
     Userd__Ipc__Drain drain = USERD__IPC__DRAIN__INIT;
     drain.timeout_ms = timeout_ms;
+    drain.is_stop = child->knows_stop;
     Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
     frame.body_case = USERD__IPC__FRAME__BODY_DRAIN;
     frame.drain = &drain;
-    int result = ipc_channel_send(child->control, &frame, -1);
+    return ipc_channel_send(child->control, &frame, -1);
+}
+
+/* It drains already, and its deadline stays. */
+static void tell_stop(struct child *child)
+{
+    child->knows_stop = true;
+    int result = child->control == NULL ? 0 : send_drain(child, 0);
+    if (result < 0) /* it leaves all the same, a few seconds later */
+        log_warn("stop not told role=%s slot=%u error=\"%s\"", role_name(child), child->slot,
+            strerror(-result));
+}
+
+void child_table_drain(
+    struct child_table *table, uint32_t slot, unsigned int timeout_ms, bool is_stop)
+{
+    struct child *child = &table->children[slot];
+    if (child->state == PROCESS_ABSENT)
+        return;
+    if (child->was_asked) {
+        if (is_stop && !child->knows_stop)
+            tell_stop(child);
+        return;
+    }
+    child->was_asked = true;
+    child->knows_stop = is_stop;
+    if (child->state == PROCESS_DRAINING) /* its channel has ended: it is leaving */
+        return;
+    child->state = PROCESS_DRAINING;
+    int result = send_drain(child, timeout_ms);
     if (result < 0) {
         log_warn("drain not sent, child killed role=%s slot=%u error=\"%s\"", role_name(child),
             slot, strerror(-result));

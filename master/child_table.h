@@ -60,10 +60,12 @@ struct child_table *child_table_free(struct child_table *table);
  */
 MUST_CHECK int child_table_start(
     struct child_table *table, uint32_t slot, uint32_t generation, const struct settings *settings);
-/* Tells a child to finish within `timeout_ms`; a second later it is killed. An empty slot is fine,
- * so is a second Drain: it changes nothing. One that is still starting has nothing to finish and is
- * told all the same. */
-void child_table_drain(struct child_table *table, uint32_t slot, unsigned int timeout_ms);
+/* Tells a child to finish within `timeout_ms`; a second later it is killed. `is_stop`: no other
+ * child takes over. An empty slot is fine, so is a second Drain: it changes nothing, unless it is
+ * the first with `is_stop`, which is passed on with the time that is left. One that is still
+ * starting has nothing to finish and is told all the same. */
+void child_table_drain(
+    struct child_table *table, uint32_t slot, unsigned int timeout_ms, bool is_stop);
 void child_table_kill(struct child_table *table, uint32_t slot);
 /* To a READY child. -ENOTCONN when it is not, else as ipc_channel_send(). */
 MUST_CHECK int child_table_send(

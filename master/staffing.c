@@ -31,8 +31,9 @@ void staffing_clear_post(struct post *post)
 
 void staffing_drain_slot(struct staffing *staffing, uint32_t slot)
 {
-    child_table_drain(
-        staffing->children, slot, (unsigned int)staffing->settings.shutdown.drain_timeout_ms);
+    child_table_drain(staffing->children, slot,
+        (unsigned int)staffing->settings.shutdown.drain_timeout_ms,
+        staffing->state == LIFECYCLE_DRAINING);
 }
 
 bool staffing_is_all_ready(const struct staffing *staffing, uint32_t generation)

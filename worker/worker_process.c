@@ -152,12 +152,18 @@ static void on_rpc_drained(void *userdata)
 static void on_drain(struct process_link *link, unsigned int timeout_ms, void *userdata)
 {
     struct worker_process *worker = userdata;
-    (void)link;
     worker->has_announced = true;
     worker->drain_deadline_us = monotonic_clock_us() + (uint64_t)timeout_ms * 1000;
     rpc_server_set_serving(worker->rpc, false);
     event_peer_drain(worker->peer);
-    rpc_server_drain(worker->rpc, timeout_ms, on_rpc_drained, worker);
+    rpc_server_drain(worker->rpc, timeout_ms, link->is_stop, on_rpc_drained, worker);
+}
+
+static void on_stop(struct process_link *link, void *userdata)
+{
+    struct worker_process *worker = userdata;
+    (void)link;
+    rpc_server_stop(worker->rpc);
 }
 
 /* ---- life ---- */
@@ -236,6 +242,7 @@ int worker_process_run(void)
         .on_connection = on_connection,
         .on_peer_link = on_peer_link,
         .on_drain = on_drain,
+        .on_stop = on_stop,
     };
     struct worker_process worker = {0};
     int error = process_link_open(&worker.link, PROCESS_ROLE_WORKER, &handlers, &worker);

@@ -16,16 +16,29 @@ static PGconn *locker; /* a session that holds a lock on the user's row */
 static const int64_t idle_times_ms[] = {300, 1100, 1300, 1500, 1800, 2100, 2400};
 static const int64_t stuck_idle_times_ms[] = {1300, 1440, 1800};
 
-static void init(void)
+/* Where there is time enough, a worker ends connections without a call four seconds after GOAWAY. */
+static const int64_t patient_idle_times_ms[] = {3950, 4030, 4250};
+
+static void given_service(const char *drain_setting)
 {
-    static const struct test_userd_options options = {
+    const struct test_userd_options options = {
         .workers = 1,
-        .top_settings = "shutdown = { drain_timeout_ms = 1000; };",
+        .top_settings = drain_setting,
         .database_settings = "statement_timeout_ms = 60000;",
     };
     given_userd(&userd, &options);
     given_user(&userd, 17, "trinity");
     test_rpc_open(&client, userd.gateway_address, false);
+}
+
+static void init(void)
+{
+    given_service("shutdown = { drain_timeout_ms = 1000; };");
+}
+
+static void init_patient(void)
+{
+    given_service("shutdown = { drain_timeout_ms = 30000; };");
 }
 
 static void fini(void)
@@ -38,6 +51,7 @@ static void fini(void)
 }
 
 TestSuite(drain, .init = init, .fini = fini, .timeout = 120);
+TestSuite(patient_drain, .init = init_patient, .fini = fini, .timeout = 120);
 
 static void then_is_served(struct test_rpc *rpc, int64_t idle_ms)
 {
@@ -77,6 +91,16 @@ Test(drain, fails_no_call_of_a_client_that_was_idle)
         when_reloaded();
         test_pause_ms(idle_times_ms[i]);
         then_is_served(&client, idle_times_ms[i]);
+    }
+}
+
+Test(patient_drain, fails_no_call_of_a_client_that_was_idle)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(patient_idle_times_ms); i++) {
+        then_is_served(&client, 0);
+        when_reloaded();
+        test_pause_ms(patient_idle_times_ms[i]);
+        then_is_served(&client, patient_idle_times_ms[i]);
     }
 }
 

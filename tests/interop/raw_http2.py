@@ -53,11 +53,12 @@ def packed_ids(ids):
 class RawClient:
     """A connection that says what it is told. The first call fills the header table, the others only refer to it."""
 
-    def __init__(self, address, path, window=None):
+    def __init__(self, address, path, window=None, connection=None, said=0):
+        """`connection`: one that is there already, on which `said` bytes of the preface were sent."""
         host, port = address.rsplit(":", 1)
-        self.socket = socket.create_connection((host, int(port)), 10)
+        self.socket = connection or socket.create_connection((host, int(port)), 10)
         settings = b"" if window is None else struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
-        self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))
+        self.socket.sendall(PREFACE[said:] + frame(SETTINGS, 0, 0, settings))
         self.stream = 1
         self.fields = [literal(":path", path), literal(":authority", "x"), literal("content-type", "application/grpc"),
                        literal("te", "trailers")]

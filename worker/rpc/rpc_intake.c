@@ -39,6 +39,7 @@ struct connection {
     uint64_t number;       /* the master's */
     uint64_t deadline_us;  /* for the preface */
     uint64_t handed_at_us; /* to the C core */
+    bool is_returned;      /* to the master: its end is not one for it */
 };
 
 struct connection_list {
@@ -115,7 +116,8 @@ static void end_connection(struct connection *connection)
     struct rpc_intake *intake = connection->intake;
     if (connection->core_fd >= 0) {
         remove_connection(&intake->waiting, connection);
-        settle(intake, connection->number, false);
+        if (!connection->is_returned)
+            settle(intake, connection->number, false);
     } else {
         remove_connection(&intake->active[connection->listener], connection);
         publish_oldest(intake, connection->listener);
@@ -323,11 +325,40 @@ void rpc_intake_add(struct rpc_intake *intake, uint32_t listener, uint64_t numbe
         arm_timer(intake);
 }
 
-void rpc_intake_drain(struct rpc_intake *intake)
+/* With its own descriptors closed here, the master's is the only one left. */
+static void return_connection(struct connection *connection)
+{
+    struct rpc_intake *intake = connection->intake;
+    uint64_t number = connection->number;
+    connection->is_returned = true;
+    end_connection(connection);
+    settle(intake, number, true);
+}
+
+void rpc_intake_drain(struct rpc_intake *intake, bool is_stop)
 {
     intake->is_draining = true;
-    while (intake->waiting.first != NULL)
-        hand_over(intake->waiting.first);
+    while (intake->waiting.first != NULL) {
+        if (is_stop)
+            hand_over(intake->waiting.first);
+        else
+            return_connection(intake->waiting.first);
+    }
+}
+
+bool rpc_intake_is_quiet(const struct rpc_intake *intake, unsigned int quiet_ms)
+{
+    for (size_t i = 0; i < SETTINGS_MAX_LISTENERS; i++) {
+        for (const struct connection *connection = intake->active[i].first; connection != NULL;
+             connection = connection->next) {
+            struct tcp_info info;
+            socklen_t length = sizeof(info);
+            if (getsockopt(connection->watch_fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 &&
+                info.tcpi_last_data_recv < quiet_ms)
+                return false;
+        }
+    }
+    return true;
 }
 
 size_t rpc_intake_count(const struct rpc_intake *intake)

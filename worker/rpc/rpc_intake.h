@@ -42,9 +42,12 @@ struct rpc_intake *rpc_intake_free(struct rpc_intake *intake);
 
 /* Takes *fd; negative: there was no descriptor left for it. `number`: the master's. */
 void rpc_intake_add(struct rpc_intake *intake, uint32_t listener, uint64_t number, int *fd);
-/* Hands over what still waits for its first bytes (the C core will tell it to go elsewhere), and
- * returns what comes later. */
-void rpc_intake_drain(struct rpc_intake *intake);
+/* Returns what comes later. What still waits for its first bytes is returned as well, since nothing
+ * of it was read; `is_stop`: there is nobody to return it to, and it is handed over, so that the C
+ * core tells it to go elsewhere. */
+void rpc_intake_drain(struct rpc_intake *intake, bool is_stop);
 size_t rpc_intake_count(const struct rpc_intake *intake);
+/* Nothing has come on any connection for `quiet_ms`, as far as the kernel says so (TCP). */
+MUST_CHECK bool rpc_intake_is_quiet(const struct rpc_intake *intake, unsigned int quiet_ms);
 
 #endif

@@ -27,6 +27,17 @@
 #define LATE_GRACE_US     150000
 #define CANCEL_GRACE_US   400000
 #define CALLS_CHECK_US    5000
+
+/* Connections that have no call and are still there, so long after GOAWAY, are those of clients
+ * that do not look at them (one that is stopped, one whose host is gone): the C core itself waits
+ * 20 seconds for the acknowledgement of its PING. In a reload the time is long enough for one that
+ * is slow, and nobody waits for it; in a stop their clients are served by nobody until it is over.
+ * Nothing may have come for a while either: it could be the first part of a call. */
+#define IDLE_US       UINT64_C(4000000)
+#define STOP_IDLE_US  UINT64_C(400000)
+#define IDLE_CHECK_US 20000
+#define IDLE_QUIET_MS 100
+#define BUSY_LIMIT_US UINT64_C(1000000) /* of clients that are not quiet, and have no call */
 #define TIMER_ACCURACY_US 5000
 #define HEARTBEAT_US      1000000
 #define HEARTBEAT_WAIT_US \
@@ -62,6 +73,8 @@ struct rpc_server {
     uint64_t last_beat_us; /* the rpc thread's */
     /* drain */
     enum drain_step step;
+    uint64_t drain_deadline_us; /* of DRAIN_CONNECTIONS */
+    uint64_t idle_since_us;     /* from when on a connection without a call is ended */
     uint64_t calls_deadline_us; /* of DRAIN_CALLS */
     _Atomic size_t running;     /* servers that are not shut down: counted down by the rpc thread */
     int shut_down_fd;           /* owned: eventfd, written by the rpc thread when `running` is 0 */
@@ -182,6 +195,16 @@ static void cancel_calls(struct rpc_server *server)
     arm_timer(server, CANCEL_GRACE_US);
 }
 
+/* In this order: ended connections first, so that nobody is answered by a server that is shut
+ * down. */
+static void end_connections(struct rpc_server *server)
+{
+    cancel_calls(server);
+    shut_down_servers(server);
+    server->step = DRAIN_CANCEL;
+    arm_timer(server, CANCEL_GRACE_US);
+}
+
 static void wait_for_calls(struct rpc_server *server)
 {
     const struct rpc_call_pool *calls = &server->context.calls;
@@ -192,12 +215,45 @@ static void wait_for_calls(struct rpc_server *server)
         arm_timer(server, CALLS_CHECK_US);
         return;
     }
-    /* In this order: ended connections first, so that nobody is answered by a server that is shut
-     * down. */
-    cancel_calls(server);
-    shut_down_servers(server);
-    server->step = DRAIN_CANCEL;
-    arm_timer(server, CANCEL_GRACE_US);
+    end_connections(server);
+}
+
+/* The worker's time is over. */
+static void begin_last_calls(struct rpc_server *server)
+{
+    log_warn("drain timeout connections=%zu calls=%zu", rpc_intake_count(server->intake),
+        rpc_call_pool_in_progress(&server->context.calls));
+    server->step = DRAIN_CALLS;
+    rpc_call_pool_count_late(&server->context.calls);
+    server->calls_deadline_us = monotonic_clock_us() + SHUTDOWN_GRACE_US;
+    wait_for_calls(server);
+}
+
+static void wait_for_idle(struct rpc_server *server)
+{
+    uint64_t now_us = monotonic_clock_us();
+    if (now_us >= server->drain_deadline_us) {
+        begin_last_calls(server);
+        return;
+    }
+    if (now_us >= server->idle_since_us &&
+        rpc_call_pool_in_progress(&server->context.calls) == 0 &&
+        (now_us >= server->idle_since_us + BUSY_LIMIT_US ||
+            rpc_intake_is_quiet(server->intake, IDLE_QUIET_MS))) {
+        log_info("drain ends idle connections count=%zu", rpc_intake_count(server->intake));
+        end_connections(server);
+        return;
+    }
+    uint64_t left_us = server->drain_deadline_us - now_us;
+    uint64_t idle_us = now_us < server->idle_since_us ? server->idle_since_us - now_us
+                                                      : (uint64_t)IDLE_CHECK_US;
+    arm_timer(server, left_us < idle_us ? left_us : idle_us);
+}
+
+static void set_idle_time(struct rpc_server *server, uint64_t idle_us)
+{
+    server->idle_since_us = monotonic_clock_us() + idle_us;
+    wait_for_idle(server);
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
@@ -207,12 +263,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     (void)usec;
     switch (server->step) {
     case DRAIN_CONNECTIONS:
-        log_warn("drain timeout connections=%zu calls=%zu", rpc_intake_count(server->intake),
-            rpc_call_pool_in_progress(&server->context.calls));
-        server->step = DRAIN_CALLS;
-        rpc_call_pool_count_late(&server->context.calls);
-        server->calls_deadline_us = monotonic_clock_us() + SHUTDOWN_GRACE_US;
-        wait_for_calls(server);
+        wait_for_idle(server);
         break;
     case DRAIN_CALLS:
         wait_for_calls(server);
@@ -250,15 +301,16 @@ static void on_intake_empty(void *userdata)
         shut_down_servers(server);
 }
 
-void rpc_server_drain(struct rpc_server *server, unsigned int timeout_ms,
+void rpc_server_drain(struct rpc_server *server, unsigned int timeout_ms, bool is_stop,
     void (*on_drained)(void *userdata), void *userdata)
 {
     if (server->step != DRAIN_NOT_BEGUN)
         return;
+    rpc_intake_drain(server->intake, is_stop); /* before the step: the last one's end is none yet */
     server->step = DRAIN_CONNECTIONS;
     server->on_drained = on_drained;
     server->on_drained_userdata = userdata;
-    rpc_intake_drain(server->intake);
+    server->drain_deadline_us = monotonic_clock_us() + (uint64_t)timeout_ms * 1000;
     bool has_asked = true;
     for (size_t i = 0; i < server->listener_count; i++)
         has_asked = core_bridge_send_goaways(&server->context.bridge, server->listeners[i].core) &&
@@ -270,7 +322,13 @@ void rpc_server_drain(struct rpc_server *server, unsigned int timeout_ms,
     if (rpc_intake_count(server->intake) == 0)
         shut_down_servers(server);
     else
-        arm_timer(server, (uint64_t)timeout_ms * 1000);
+        set_idle_time(server, is_stop ? STOP_IDLE_US : IDLE_US);
+}
+
+void rpc_server_stop(struct rpc_server *server)
+{
+    if (server->step == DRAIN_CONNECTIONS)
+        set_idle_time(server, STOP_IDLE_US);
 }
 
 /* ---- connections and health ---- */

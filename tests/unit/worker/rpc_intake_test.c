@@ -289,12 +289,36 @@ Test(rpc_intake, returns_a_connection_whose_descriptor_was_cut_off)
     close_fixture(&fixture);
 }
 
-Test(rpc_intake, a_drain_hands_over_who_waits_and_returns_who_comes)
+Test(rpc_intake, a_drain_returns_who_waits_and_who_comes)
+{
+    struct fixture fixture;
+    open_fixture(&fixture);
+    int served = connect_client(&fixture, HELLO, HELLO_SIZE);
+    int waiting = connect_client(&fixture, NULL, 0);
+    cr_assert_eq(fixture.settled_count, 1);
+    rpc_intake_drain(fixture.intake, false);
+    cr_assert_eq(fixture.ready_count, 1);
+    cr_assert_eq(fixture.settled_count, 2, "settled once");
+    cr_assert_eq(fixture.settled[1], 2);
+    cr_assert_eq(fixture.returned_count, 1);
+    cr_assert_eq(closed_count(&fixture), 1);
+    cr_assert_eq(rpc_intake_count(fixture.intake), 1);
+    int late = connect_client(&fixture, HELLO, HELLO_SIZE);
+    cr_assert_eq(fixture.ready_count, 1);
+    cr_assert_eq(fixture.returned_count, 2);
+    cr_assert_eq(closed_count(&fixture), 2);
+    fd_close(&served);
+    fd_close(&waiting);
+    fd_close(&late);
+    close_fixture(&fixture);
+}
+
+Test(rpc_intake, a_stop_hands_over_who_waits_and_returns_who_comes)
 {
     struct fixture fixture;
     open_fixture(&fixture);
     int waiting = connect_client(&fixture, NULL, 0);
-    rpc_intake_drain(fixture.intake);
+    rpc_intake_drain(fixture.intake, true);
     cr_assert_eq(fixture.ready_count, 1);
     int late = connect_client(&fixture, HELLO, HELLO_SIZE);
     cr_assert_eq(fixture.ready_count, 1);
