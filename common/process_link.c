@@ -11,6 +11,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "common/attributes.h"
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/monotonic_clock.h"
@@ -56,6 +57,8 @@ static void drain(struct process_link *link, unsigned int timeout_ms)
         return;
     link->is_draining = true;
     link->drain_timeout_ms = timeout_ms;
+    if (link->slot == NULL)
+        return; /* a signal before Start: await_start() sees it */
     if (link->is_running || link->handlers->on_drain == NULL) {
         start_drain(link);
         return;
@@ -153,9 +156,9 @@ static int set_up_signals(struct process_link *link)
     (void)sigaddset(&blocked, SIGTERM);
     if (sigprocmask(SIG_BLOCK, &blocked, NULL) != 0)
         return -errno;
-    (void)signal(SIGINT, SIG_IGN);
-    (void)signal(SIGHUP, SIG_IGN);
-    (void)signal(SIGPIPE, SIG_IGN);
+    static const int ignored[] = {SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE};
+    for (size_t i = 0; i < ARRAY_LENGTH(ignored); i++)
+        (void)signal(ignored[i], SIG_IGN);
     return sd_event_add_signal(link->event, NULL, SIGTERM, on_sigterm, link);
 }
 
@@ -166,6 +169,8 @@ static int await_start(struct process_link *link)
     int result = sd_event_now(link->event, CLOCK_MONOTONIC, &now_us);
     uint64_t deadline_us = now_us + UINT64_C(1000) * START_TIMEOUT_MS;
     while (result >= 0 && link->slot == NULL && ipc_channel_is_open(link->control)) {
+        if (link->is_draining) /* by a signal: there is nothing yet that could be finished */
+            return -ECANCELED;
         if (now_us >= deadline_us)
             return -ETIMEDOUT;
         result = sd_event_run(link->event, deadline_us - now_us);
@@ -174,6 +179,8 @@ static int await_start(struct process_link *link)
     }
     if (result < 0)
         return result;
+    if (link->slot == NULL && link->is_draining)
+        return -ECANCELED;
     return link->slot == NULL ? -EPROTO : 0;
 }
 
@@ -236,6 +243,11 @@ int process_link_open(struct process_link *link, const char *role,
         .outbox_wake_fd = is_worker ? PROCESS_FD_OUTBOX_WAKE : -1};
     log_init(role);
     int result = open_link(link);
+    if (result == -ECANCELED) {
+        log_info("leaving reason=\"SIGTERM before the start\" role=%s", role);
+        process_link_close(link);
+        return result;
+    }
     if (result < 0) {
         log_error("cannot start role=%s error=\"%s\" expected=\"to be started by userd\"", role,
             strerror(-result));

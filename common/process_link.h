@@ -8,10 +8,11 @@
  *   process_link_run(&link)      until process_link_exit(), the end of the control channel, or a
  * fatal signal process_link_close(&link)
  *
- * SIGINT and SIGHUP are ignored (the master coordinates), SIGTERM means drain, SIGPIPE is ignored;
- * all are blocked in threads started later. Each second the loop writes slot->heartbeat_us: a loop
- * that hangs is seen by the master. When the master's channel ends the loop ends at once: a
- * child never outlives its master.
+ * SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 are ignored (the master coordinates), SIGTERM means drain,
+ * SIGPIPE is ignored; all are blocked in threads started later. A child is exec'd with the first
+ * ones ignored and SIGTERM blocked, so that none of them finds it undecided. Each second the loop
+ * writes slot->heartbeat_us: a loop that hangs is seen by the master. When the master's channel
+ * ends the loop ends at once: a child never outlives its master.
  */
 #ifndef USERD_COMMON_PROCESS_LINK_H
 #define USERD_COMMON_PROCESS_LINK_H
@@ -63,8 +64,8 @@ struct process_link {
 };
 
 /* Reads the Start frame (deadline 10 s), fills in everything above. Negative errno, logged, when
- * this process was not started by a master. `handlers` members may be NULL where the role has no
- * use for them. */
+ * this process was not started by a master; -ECANCELED: SIGTERM came first. `handlers` members may
+ * be NULL where the role has no use for them. */
 MUST_CHECK int process_link_open(struct process_link *link, const char *role,
     const struct process_link_handlers *handlers, void *userdata);
 /* To the master. As ipc_channel_send(). */

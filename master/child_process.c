@@ -63,15 +63,24 @@ static void select_environment(char *ret_selected[ENVIRONMENT_MAX + 1])
 
 /* --- in the child: async-signal-safe only --- */
 
-static int reset_signals(void)
+/* Default for all, but for those that may reach a child before it has decided anything about them:
+ * a signal to the whole group, meant for the master, must not end a child that is being started.
+ * What is ignored, and the mask, outlive the exec; SIGTERM waits until the child reads it. */
+static int set_signals(void)
 {
-    const struct sigaction action = {.sa_handler = SIG_DFL};
+    static const int ignored[] = {SIGHUP, SIGINT, SIGUSR1, SIGUSR2};
+    const struct sigaction by_default = {.sa_handler = SIG_DFL};
+    const struct sigaction ignore = {.sa_handler = SIG_IGN};
     for (int number = 1; number < NSIG; number++)
         (void)sigaction(
-            number, &action, NULL); /* EINVAL for SIGKILL, SIGSTOP and the C library's own */
-    sigset_t none;
-    (void)sigemptyset(&none);
-    return sigprocmask(SIG_SETMASK, &none, NULL);
+            number, &by_default, NULL); /* EINVAL for SIGKILL, SIGSTOP and the C library's own */
+    for (size_t i = 0; i < ARRAY_LENGTH(ignored); i++)
+        if (sigaction(ignored[i], &ignore, NULL) < 0)
+            return -1;
+    sigset_t blocked;
+    (void)sigemptyset(&blocked);
+    (void)sigaddset(&blocked, SIGTERM);
+    return sigprocmask(SIG_SETMASK, &blocked, NULL);
 }
 
 /* Moves *fd above all numbers that have a meaning, so that placing one cannot overwrite another. */
@@ -112,7 +121,7 @@ __attribute__((noreturn)) static void become_child(struct birth *birth)
     bool is_bound = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0;
     if (is_bound && getppid() != birth->master_pid)
         _exit(EXIT_NOT_RUN);
-    if (is_bound && place_descriptors(birth) == 0 && reset_signals() == 0)
+    if (is_bound && place_descriptors(birth) == 0 && set_signals() == 0)
         (void)execve(birth->plan->program, birth->plan->arguments, birth->environment);
     int error = errno;
     (void)!write(birth->report_fd, &error, sizeof(error));

@@ -2,7 +2,9 @@
  *
  * Mechanism only: it knows no slots, states or settings. The child gets its numbered descriptors
  * and standard output and error, an empty standard input, the allowed part of the environment,
- * default signals, and SIGKILL when the master dies.
+ * SIGKILL when the master dies, and signals that cannot end it before it has decided about them:
+ * SIGHUP, SIGINT, SIGUSR1 and SIGUSR2 are ignored, SIGTERM is blocked, the others are at their
+ * default.
  */
 #ifndef USERD_MASTER_CHILD_PROCESS_H
 #define USERD_MASTER_CHILD_PROCESS_H

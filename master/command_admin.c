@@ -24,6 +24,7 @@
 #define ANSWER_TIMEOUT_MS 10000
 #define RELOAD_TIMEOUT_MS (STAFFING_RELOAD_TIMEOUT_MS + ANSWER_TIMEOUT_MS)
 #define SAMPLE_SECONDS    1
+#define BUSY_PAUSE_NS     200000000 /* before an upgrade is asked for again */
 
 static void free_text(char **text)
 {
@@ -164,15 +165,9 @@ static void end_question(struct question *question)
     question->client = admin_client_close(question->client);
 }
 
-/* EX_OK: the master has done it. Otherwise the exit status, with the reason on standard error. */
-static int ask(const struct command_options *options, Userd__Ipc__AdminRequest__Kind kind,
-    unsigned int timeout_ms, struct question *question)
+/* `error`: of asking. As ask(). */
+static int report_answer(const struct question *question, int error)
 {
-    int status = open_client(options, &question->client);
-    if (status != EX_OK)
-        return status;
-    int error =
-        admin_client_ask(question->client, kind, timeout_ms, &question->answer, &question->fd);
     if (error < 0)
         return report_silence(error);
     if (!question->answer->is_done)
@@ -180,6 +175,17 @@ static int ask(const struct command_options *options, Userd__Ipc__AdminRequest__
     if (question->answer->warning[0] != '\0')
         (void)fprintf(stderr, "%s\n", question->answer->warning);
     return EX_OK;
+}
+
+/* EX_OK: the master has done it. Otherwise the exit status, with the reason on standard error. */
+static int ask(const struct command_options *options, Userd__Ipc__AdminRequest__Kind kind,
+    unsigned int timeout_ms, struct question *question)
+{
+    int status = open_client(options, &question->client);
+    if (status != EX_OK)
+        return status;
+    return report_answer(question,
+        admin_client_ask(question->client, kind, timeout_ms, &question->answer, &question->fd));
 }
 
 static int show_status(const struct command_options *options, enum status_form form)
@@ -256,8 +262,20 @@ int command_admin_upgrade(int argc, char **argv)
     int status = command_admin_parse(argc, argv, COMMAND_ADMIN_UPGRADE_USAGE, &options);
     if (status != EX_OK)
         return status;
-    struct question question CLEANUP(end_question) = {.fd = -1};
-    return ask(&options, USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE, RELOAD_TIMEOUT_MS, &question);
+    uint64_t deadline_us = monotonic_clock_us() + RELOAD_TIMEOUT_MS * MONOTONIC_CLOCK_US_PER_MS;
+    while (true) {
+        struct question question CLEANUP(end_question) = {.fd = -1};
+        status = open_client(&options, &question.client);
+        if (status != EX_OK)
+            return status;
+        int error = admin_client_ask(question.client, USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE,
+            RELOAD_TIMEOUT_MS, &question.answer, &question.fd);
+        bool is_busy = error == 0 && question.answer->is_busy;
+        if (!is_busy || monotonic_clock_us() >= deadline_us)
+            return report_answer(&question, error);
+        const struct timespec pause = {.tv_nsec = BUSY_PAUSE_NS};
+        (void)nanosleep(&pause, NULL);
+    }
 }
 
 int command_admin_stop(int argc, char **argv)

@@ -32,6 +32,11 @@ static void raise_descriptor_limit(const struct settings *settings)
 
 int command_run(int argc, char **argv)
 {
+    int blocked = supervisor_block_requests();
+    if (blocked < 0) {
+        log_error("signals not blocked error=\"%s\"", strerror(-blocked));
+        return EX_OSERR;
+    }
     struct command_options options;
     int status = command_options_parse(argc, argv, COMMAND_RUN_USAGE, &options);
     if (status != EX_OK)

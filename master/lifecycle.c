@@ -117,3 +117,8 @@ const char *lifecycle_refusal(enum lifecycle_state state)
     };
     return refusals[state];
 }
+
+bool lifecycle_will_run(enum lifecycle_state state)
+{
+    return state == STARTING || state == RELOADING;
+}

@@ -4,6 +4,8 @@
 #ifndef USERD_MASTER_LIFECYCLE_H
 #define USERD_MASTER_LIFECYCLE_H
 
+#include <stdbool.h>
+
 enum lifecycle_state {
     LIFECYCLE_STARTING,  /* the first generation is on its way */
     LIFECYCLE_RUNNING,   /* one generation serves; older ones may still be leaving */
@@ -56,5 +58,7 @@ struct lifecycle_step {
 struct lifecycle_step lifecycle_next(enum lifecycle_state state, enum lifecycle_event event);
 /* Why a state refuses a reload or an upgrade, for a person; NULL when it does not. */
 const char *lifecycle_refusal(enum lifecycle_state state);
+/* Such a refusal is for now: the service comes to RUNNING by itself, unless it is stopped. */
+bool lifecycle_will_run(enum lifecycle_state state);
 
 #endif

@@ -25,6 +25,7 @@ static void report_serving(const struct supervisor *supervisor)
 static void on_complete(void *userdata)
 {
     report_serving(userdata);
+    supervisor_requests_take_up(userdata);
 }
 
 static void write_listeners(const struct supervisor *supervisor)
@@ -51,6 +52,7 @@ static void on_reloaded(const char *failure, void *userdata)
         supervisor->admin, USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, failure, warning);
     admin_socket_conclude(
         supervisor->admin, USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE, failure, warning);
+    supervisor_requests_take_up(supervisor);
 }
 
 static void on_hopeless(enum child_role role, void *userdata)
@@ -223,6 +225,7 @@ static void cleanup(struct supervisor *supervisor)
     /* last: its end tells `userd stop` that all else is gone */
     supervisor->admin = admin_socket_free(supervisor->admin);
     supervisor->upgrade = sd_event_source_disable_unref(supervisor->upgrade);
+    supervisor->reload = sd_event_source_disable_unref(supervisor->reload);
     supervisor->event = sd_event_unref(supervisor->event);
     run_directory_close(&supervisor->run_directory);
     settings_complaints_cleanup(&supervisor->reload_warnings);

@@ -9,12 +9,15 @@
  *   SIGHUP            read the configuration again and replace every child by one of the new
  * generation
  *   SIGUSR2           become the userd that is on disk now, and reload
+ *
+ * A SIGHUP or SIGUSR2 that comes during the start or a reload is remembered, once.
  */
 #ifndef USERD_MASTER_SUPERVISOR_H
 #define USERD_MASTER_SUPERVISOR_H
 
 #include <stdbool.h>
 
+#include "common/attributes.h"
 #include "common/settings.h"
 
 struct supervisor_plan {
@@ -22,6 +25,10 @@ struct supervisor_plan {
     struct settings *settings; /* taken over, also on failure */
     bool migrates_first;
 };
+
+/* SIGHUP and SIGUSR2 wait until the service can hear them. As early as possible: they would end the
+ * process. 0 or negative errno. */
+MUST_CHECK int supervisor_block_requests(void);
 
 /* Runs until told to stop; returns the exit status for main():
  * EX_OK after a stop, EX_TEMPFAIL when another master holds run_dir, EX_CONFIG for an address that

@@ -27,11 +27,15 @@ struct supervisor {
     struct service_notice *notice;              /* owned */
     struct admin_socket *admin;                 /* owned */
     sd_event_source *upgrade;                   /* owned; off unless one is asked for */
+    sd_event_source *reload;                    /* owned; off unless one is owed */
     uint64_t started_at_us;                     /* CLOCK_REALTIME */
     struct settings_complaints reload_warnings; /* owned: of the reload that is under way */
     struct settings next_settings;              /* owned: while eventd is asked about them */
     struct kafka_check *kafka_check;            /* owned: likewise */
     bool is_upgrading; /* the reload that is under way makes an upgrade whole */
+    /* Asked for by signal while the service was on its way to RUNNING: done when it is there. */
+    bool owes_reload;
+    bool owes_upgrade;
 };
 
 /* ---- supervisor_requests.c: what signals and commands ask for ---- */
@@ -40,6 +44,8 @@ extern const struct admin_socket_handlers supervisor_admin_handlers;
 
 /* Before anything else, so that no signal is lost. */
 MUST_CHECK int supervisor_requests_block_signals(void);
+/* The service has come to RUNNING: what was asked for meanwhile is begun, in a turn of its own. */
+void supervisor_requests_take_up(struct supervisor *supervisor);
 MUST_CHECK int supervisor_requests_take_signals(struct supervisor *supervisor);
 
 /* The new program is in place: the reload that makes the upgrade whole. */

@@ -34,6 +34,7 @@ static void refuse(struct supervisor *supervisor, struct settings_complaints *co
         admin_socket_conclude(
             supervisor->admin, USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE, text, NULL);
     supervisor->is_upgrading = false;
+    supervisor_requests_take_up(supervisor);
 }
 
 static void replace_generation(

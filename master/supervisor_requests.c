@@ -24,6 +24,8 @@ static void announce_stop(struct supervisor *supervisor)
     static const Userd__Ipc__AdminRequest__Kind overtaken[] = {
         USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE};
     supervisor_reload_forget(supervisor);
+    supervisor->owes_reload = false;
+    supervisor->owes_upgrade = false;
     service_notice_stopping(supervisor->notice);
     for (size_t i = 0; i < ARRAY_LENGTH(overtaken); i++)
         admin_socket_conclude(supervisor->admin, overtaken[i], "userd is stopping", NULL);
@@ -51,12 +53,37 @@ static int on_stop_signal(
 
 /* ---- reload ---- */
 
+static bool is_for_later(const struct supervisor *supervisor)
+{
+    return lifecycle_will_run(staffing_state(supervisor->staffing));
+}
+
 static int on_reload_signal(
     sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
 {
     (void)source;
     struct supervisor *supervisor = userdata;
+    if (is_for_later(supervisor)) {
+        supervisor->owes_reload = true;
+        log_info("reload remembered sender_pid=%u reason=\"%s\"", info->ssi_pid,
+            lifecycle_refusal(staffing_state(supervisor->staffing)));
+        return 0;
+    }
     log_info("reloading file=%s sender_pid=%u", supervisor->file, info->ssi_pid);
+    (void)supervisor_reload(supervisor);
+    return 0;
+}
+
+static int on_reload_turn(sd_event_source *source, void *userdata)
+{
+    (void)source;
+    struct supervisor *supervisor = userdata;
+    if (is_for_later(supervisor)) /* another one was faster: this one follows */
+        return 0;
+    if (!supervisor->owes_reload) /* stopping */
+        return 0;
+    supervisor->owes_reload = false;
+    log_info("reloading file=%s reason=\"a signal came meanwhile\"", supervisor->file);
     (void)supervisor_reload(supervisor);
     return 0;
 }
@@ -77,6 +104,10 @@ static int on_upgrade_turn(sd_event_source *source, void *userdata)
     (void)source;
     struct supervisor *supervisor = userdata;
     struct settings_complaints complaints = {0};
+    if (is_for_later(supervisor)) { /* a reload was faster; who waits for us waits on */
+        supervisor->owes_upgrade = true;
+        return 0;
+    }
     const char *refusal = lifecycle_refusal(staffing_state(supervisor->staffing));
     if (staffing_ask(supervisor->staffing, LIFECYCLE_UPGRADE_ASKED) == LIFECYCLE_BEGIN_UPGRADE)
         supervisor_upgrade(supervisor, &complaints);
@@ -85,6 +116,7 @@ static int on_upgrade_turn(sd_event_source *source, void *userdata)
     conclude_upgrade(supervisor, &complaints);
     log_error("upgrade refused, the old program stays in force");
     settings_complaints_cleanup(&complaints);
+    supervisor_requests_take_up(supervisor); /* a reload that it would have stood for */
     return 0;
 }
 
@@ -97,9 +129,26 @@ static int on_upgrade_signal(
     sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
 {
     (void)source;
+    struct supervisor *supervisor = userdata;
+    if (is_for_later(supervisor)) {
+        supervisor->owes_upgrade = true;
+        log_info("upgrade remembered sender_pid=%u reason=\"%s\"", info->ssi_pid,
+            lifecycle_refusal(staffing_state(supervisor->staffing)));
+        return 0;
+    }
     log_info("upgrade asked for sender_pid=%u", info->ssi_pid);
-    ask_for_upgrade(userdata);
+    ask_for_upgrade(supervisor);
     return 0;
+}
+
+/* An upgrade ends in a reload: it stands for both. */
+void supervisor_requests_take_up(struct supervisor *supervisor)
+{
+    if (supervisor->owes_upgrade)
+        ask_for_upgrade(supervisor);
+    else if (supervisor->owes_reload)
+        (void)sd_event_source_set_enabled(supervisor->reload, SD_EVENT_ONESHOT);
+    supervisor->owes_upgrade = false;
 }
 
 void supervisor_requests_finish_upgrade(struct supervisor *supervisor)
@@ -157,11 +206,22 @@ static void on_admin_reload(struct admin_socket_client *client, void *userdata)
         refuse_admin(client, refusal);
 }
 
+/* Who asks during a reload asks again: the answer to those who wait for the end of an upgrade must
+ * not be given to one whose upgrade has not begun. */
 static void on_admin_upgrade(struct admin_socket_client *client, void *userdata)
 {
+    struct supervisor *supervisor = userdata;
+    if (is_for_later(supervisor)) {
+        Userd__Ipc__AdminResult result;
+        userd__ipc__admin_result__init(&result);
+        result.reason = borrow_const(lifecycle_refusal(staffing_state(supervisor->staffing)));
+        result.is_busy = true;
+        admin_socket_answer(client, &result, -1);
+        return;
+    }
     log_info("upgrade asked for");
     admin_socket_wait(client, STAFFING_RELOAD_TIMEOUT_MS);
-    ask_for_upgrade(userdata);
+    ask_for_upgrade(supervisor);
 }
 
 /* Asked twice it waits twice: what a second signal does is a person's decision. */
@@ -189,6 +249,15 @@ const struct admin_socket_handlers supervisor_admin_handlers = {
 };
 
 /* ---- signals ---- */
+
+int supervisor_block_requests(void)
+{
+    sigset_t blocked;
+    (void)sigemptyset(&blocked);
+    (void)sigaddset(&blocked, SIGHUP);
+    (void)sigaddset(&blocked, SIGUSR2);
+    return sigprocmask(SIG_BLOCK, &blocked, NULL) < 0 ? -errno : 0;
+}
 
 int supervisor_requests_block_signals(void)
 {
@@ -223,5 +292,10 @@ int supervisor_requests_take_signals(struct supervisor *supervisor)
     }
     int result =
         sd_event_add_defer(supervisor->event, &supervisor->upgrade, on_upgrade_turn, supervisor);
-    return result < 0 ? result : sd_event_source_set_enabled(supervisor->upgrade, SD_EVENT_OFF);
+    if (result >= 0)
+        result = sd_event_source_set_enabled(supervisor->upgrade, SD_EVENT_OFF);
+    if (result >= 0)
+        result =
+            sd_event_add_defer(supervisor->event, &supervisor->reload, on_reload_turn, supervisor);
+    return result < 0 ? result : sd_event_source_set_enabled(supervisor->reload, SD_EVENT_OFF);
 }

@@ -16,7 +16,8 @@ static PGconn *locker; /* a session that holds a lock on the user's row */
 static const int64_t idle_times_ms[] = {300, 1100, 1300, 1500, 1800, 2100, 2400};
 static const int64_t stuck_idle_times_ms[] = {1300, 1440, 1800};
 
-/* Where there is time enough, a worker ends connections without a call four seconds after GOAWAY. */
+/* Where there is time enough, a worker ends connections without a call four seconds after GOAWAY.
+ */
 static const int64_t patient_idle_times_ms[] = {3950, 4030, 4250};
 
 static void given_service(const char *drain_setting)

@@ -33,11 +33,11 @@
  * 20 seconds for the acknowledgement of its PING. In a reload the time is long enough for one that
  * is slow, and nobody waits for it; in a stop their clients are served by nobody until it is over.
  * Nothing may have come for a while either: it could be the first part of a call. */
-#define IDLE_US       UINT64_C(4000000)
-#define STOP_IDLE_US  UINT64_C(400000)
-#define IDLE_CHECK_US 20000
-#define IDLE_QUIET_MS 100
-#define BUSY_LIMIT_US UINT64_C(1000000) /* of clients that are not quiet, and have no call */
+#define IDLE_US           UINT64_C(4000000)
+#define STOP_IDLE_US      UINT64_C(400000)
+#define IDLE_CHECK_US     20000
+#define IDLE_QUIET_MS     100
+#define BUSY_LIMIT_US     UINT64_C(1000000) /* of clients that are not quiet, and have no call */
 #define TIMER_ACCURACY_US 5000
 #define HEARTBEAT_US      1000000
 #define HEARTBEAT_WAIT_US \
@@ -236,8 +236,7 @@ static void wait_for_idle(struct rpc_server *server)
         begin_last_calls(server);
         return;
     }
-    if (now_us >= server->idle_since_us &&
-        rpc_call_pool_in_progress(&server->context.calls) == 0 &&
+    if (now_us >= server->idle_since_us && rpc_call_pool_in_progress(&server->context.calls) == 0 &&
         (now_us >= server->idle_since_us + BUSY_LIMIT_US ||
             rpc_intake_is_quiet(server->intake, IDLE_QUIET_MS))) {
         log_info("drain ends idle connections count=%zu", rpc_intake_count(server->intake));
@@ -245,8 +244,8 @@ static void wait_for_idle(struct rpc_server *server)
         return;
     }
     uint64_t left_us = server->drain_deadline_us - now_us;
-    uint64_t idle_us = now_us < server->idle_since_us ? server->idle_since_us - now_us
-                                                      : (uint64_t)IDLE_CHECK_US;
+    uint64_t idle_us =
+        now_us < server->idle_since_us ? server->idle_since_us - now_us : (uint64_t)IDLE_CHECK_US;
     arm_timer(server, left_us < idle_us ? left_us : idle_us);
 }
 

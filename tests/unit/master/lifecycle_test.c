@@ -92,3 +92,9 @@ Test(lifecycle, gives_up_over_a_refused_configuration_only_before_it_has_served)
     cr_expect_eq(lifecycle_next(state, LIFECYCLE_CHILD_REFUSED).action == LIFECYCLE_GIVE_UP,
         state == LIFECYCLE_STARTING);
 }
+
+Test(lifecycle, will_run_by_itself_where_it_refuses_only_for_now)
+{
+    EACH_STATE(state)
+    cr_expect_eq(lifecycle_will_run(state), lifecycle_refusal(state) != NULL && !is_stop(state));
+}
