@@ -1,6 +1,7 @@
 #include "worker/worker_process.h"
 
 #include <stdlib.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "common/attributes.h"
@@ -38,7 +39,8 @@ struct worker_process {
     /* drain */
     sd_event_source *idle_timer; /* owned */
     uint64_t drain_deadline_us;
-    bool is_drained; /* nothing is in flight: everything can be freed */
+    bool is_rpc_stuck; /* its servers could not be shut down */
+    bool is_drained;   /* nothing is in flight: everything can be freed */
 };
 
 /* ---- what the floors say ---- */
@@ -128,8 +130,8 @@ static int check_idle(sd_event_source *source, uint64_t usec, void *userdata)
     if (is_idle || monotonic_clock_us() >= worker->drain_deadline_us) {
         if (!is_idle)
             log_warn("drain timeout what=database_or_events");
-        worker->is_drained = is_idle;
-        process_link_exit(&worker->link, EXIT_SUCCESS);
+        worker->is_drained = is_idle && !worker->is_rpc_stuck;
+        process_link_exit(&worker->link, worker->is_rpc_stuck ? EX_SOFTWARE : EXIT_SUCCESS);
         return 0;
     }
     int error = sd_event_source_set_time_relative(source, IDLE_CHECK_US);
@@ -138,9 +140,10 @@ static int check_idle(sd_event_source *source, uint64_t usec, void *userdata)
     return error;
 }
 
-static void on_rpc_drained(void *userdata)
+static void on_rpc_drained(bool is_clean, void *userdata)
 {
     struct worker_process *worker = userdata;
+    worker->is_rpc_stuck = !is_clean;
     int error = sd_event_add_time_relative(worker->link.event, &worker->idle_timer, CLOCK_MONOTONIC,
         0, IDLE_CHECK_US / 10, check_idle, worker);
     if (error < 0) {

@@ -108,13 +108,18 @@ static void when_thread_stands_still(pid_t thread)
     cr_assert_eq(ptrace(PTRACE_INTERRUPT, thread, NULL, NULL), 0, "%s", strerror(errno));
 }
 
+static void then_thread_is_reaped(pid_t thread)
+{
+    bool is_reaped = TEST_WAIT_FOR(
+        waitpid(thread, NULL, __WALL | WNOHANG) < 0 && errno == ECHILD, TEST_TIMEOUT_MS);
+    cr_assert(is_reaped, "the thread lives on");
+}
+
 static void then_worker_is_replaced(pid_t worker, pid_t thread, const char *said)
 {
     then_log_says(&userd, "child hangs, killed role=worker slot=1");
     then_log_says(&userd, said);
-    bool is_reaped = TEST_WAIT_FOR(
-        waitpid(thread, NULL, __WALL | WNOHANG) < 0 && errno == ECHILD, TEST_TIMEOUT_MS);
-    cr_assert(is_reaped, "the thread lives on");
+    then_thread_is_reaped(thread);
     bool is_replaced = TEST_WAIT_FOR(
         only_child("userd-worker") > 0 && only_child("userd-worker") != worker, TEST_TIMEOUT_MS);
     cr_assert(is_replaced, "no new worker");
@@ -136,6 +141,24 @@ Test(liveness, a_worker_whose_loop_hangs_is_replaced)
     pid_t worker = only_child("userd-worker");
     when_thread_stands_still(worker); /* the loop is the first thread's */
     then_worker_is_replaced(worker, worker, "thread=loop");
+}
+
+/* Its threads are still in the C core: they must not find it, or the scoreboard, gone. */
+Test(liveness, a_worker_whose_drain_is_stuck_does_not_end_as_if_it_were_done)
+{
+    given_service(1);
+    pid_t worker = only_child("userd-worker");
+    pid_t thread = thread_of(worker, "rpc");
+    when_thread_stands_still(thread);
+    cr_assert_eq(kill(userd.master.pid, SIGTERM), 0);
+    then_log_says(&userd, "drain stuck servers=");
+    then_thread_is_reaped(thread);
+    char line[64];
+    (void)snprintf(line, sizeof(line), "slot=1 pid=%d status=70", (int)worker);
+    then_log_says(&userd, line);
+    char *log = test_file_read(userd.log_path, NULL);
+    cr_assert(strstr(log, "rpc server leaked") == NULL, "it went on to free what its threads use");
+    free(log);
 }
 
 Test(liveness, a_stopped_eventd_is_killed_and_replaced)

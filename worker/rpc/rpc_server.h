@@ -44,10 +44,12 @@ void rpc_server_set_serving(struct rpc_server *server, bool is_serving);
 void rpc_server_flush(struct rpc_server *server);
 /* GOAWAY where the core bridge has it, then waits for connections to end, at most `timeout_ms`,
  * then shuts the C core down; `on_drained` runs once on the loop thread. rpc_server_free() may be
- * called then. Connections that have no call and do not leave by themselves are ended after a few
- * seconds; `is_stop`: after less than a second, since nobody serves their clients meanwhile. */
+ * called then if `is_clean`; otherwise threads are still in the C core and in what it uses, and the
+ * process has to end without freeing any of it. Connections that have no call and do not leave by
+ * themselves are ended after a few seconds; `is_stop`: after less than a second, since nobody
+ * serves their clients meanwhile. */
 void rpc_server_drain(struct rpc_server *server, unsigned int timeout_ms, bool is_stop,
-    void (*on_drained)(void *userdata), void *userdata);
+    void (*on_drained)(bool is_clean, void *userdata), void *userdata);
 /* In a drain: it has become a stop. */
 void rpc_server_stop(struct rpc_server *server);
 
