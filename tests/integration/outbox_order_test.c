@@ -5,19 +5,28 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tests/harness/test_status.h"
 #include "tests/harness/test_userd.h"
 
 #define OTHER_EVENTS    25
 #define OTHER_PAUSE_MS  100
 #define READ_TIMEOUT_MS 20000
 #define SQL_SIZE        256
+#define DELETIONS       20
+/* Longer than a floor takes to pass an id, and the end of it before the first rescan. */
+#define FLOOR_MS 3000
 
 static struct test_userd userd;
 static struct test_reader reader;
 
+/* A cluster of its own: nobody else's transactions end there. */
 static void init(void)
 {
-    static const struct test_userd_options options = {.workers = 1, .has_broker = true};
+    static const struct test_userd_options options = {.workers = 1,
+        .has_broker = true,
+        .has_own_cluster = true,
+        .top_settings = "events = { allow_reregistration = true; };",
+        .kafka_settings = "dead_letter_topic = \"absent\"; create_topics = false;"};
     given_userd(&userd, &options);
     test_reader_open(&reader, &userd.broker, "delete");
 }
@@ -82,4 +91,113 @@ Test(outbox_order, holds_for_a_transaction_that_commits_late)
     then_next_is("{\"id\": 900, \"n\": 2}");
     PQfinish(late);
     PQfinish(other);
+}
+
+static json_int_t backlog(void)
+{
+    json_t *report = test_status_read(&userd);
+    json_int_t rows = test_status_number(json_object_get(report, "totals"), "outbox", "backlog");
+    json_decref(report);
+    return rows;
+}
+
+/* The younger transaction draws the lower id and is the only one that runs: no transaction above it
+ * has ended, so that pg_snapshot_xmax() is its own number. Nobody else's ends either, for the row
+ * of the older one goes to a topic that is missing, and stays. */
+Test(outbox_order, holds_for_a_transaction_above_all_that_have_ended)
+{
+    PGconn *older = test_database_connect(&userd.database);
+    PGconn *late = test_database_connect(&userd.database);
+    execute(older, "BEGIN; SELECT pg_current_xact_id()");
+    execute(late, "BEGIN; SELECT pg_current_xact_id()");
+    write_event(late, 900, 1);
+    execute(older, "INSERT INTO outbox (destination, value) VALUES (2, 'dead')");
+    execute(older, "COMMIT");
+    cr_assert(TEST_WAIT_FOR(backlog() == 1, TEST_TIMEOUT_MS), "the row was not read");
+    test_pause_ms(FLOOR_MS);
+    execute(late, "COMMIT");
+    write_event(late, 900, 2);
+    then_next_is("{\"id\": 900, \"n\": 1}");
+    then_next_is("{\"id\": 900, \"n\": 2}");
+    PQfinish(older);
+    PQfinish(late);
+}
+
+/* From now on the steps of each transaction are written down, in their order. */
+static void given_noted_steps(void)
+{
+    test_database_execute(&userd.database,
+        "CREATE TABLE step (number bigserial, what text, writer xid8);"
+        "CREATE FUNCTION note_step() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO step (what, writer) VALUES (TG_TABLE_NAME, pg_current_xact_id());"
+        " RETURN CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END; END $$;"
+        "CREATE TRIGGER noted BEFORE INSERT OR DELETE ON \"user\""
+        " FOR EACH ROW EXECUTE FUNCTION note_step();"
+        "CREATE TRIGGER noted BEFORE INSERT ON username_claim"
+        " FOR EACH ROW EXECUTE FUNCTION note_step();"
+        "CREATE TRIGGER noted BEFORE INSERT OR DELETE ON user_tombstone"
+        " FOR EACH ROW EXECUTE FUNCTION note_step();"
+        "CREATE TRIGGER noted BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION note_step()");
+}
+
+static void then_outbox_rows_came_last(const char *transactions_with_several)
+{
+    then_database_says(&userd,
+        "SELECT count(*) FROM step a JOIN step b USING (writer)"
+        " WHERE a.number < b.number AND a.what = 'outbox' AND b.what <> 'outbox'",
+        "0");
+    then_database_says(&userd,
+        "SELECT count(*) > 0 FROM (SELECT FROM step WHERE what = 'outbox'"
+        " GROUP BY writer HAVING count(*) > 1) w",
+        transactions_with_several);
+}
+
+/* The order of data-modifying CTEs is only what they refer to. */
+Test(outbox_order, writes_the_outbox_row_last_for_a_call)
+{
+    given_user(&userd, 17, "neo");
+    given_noted_steps();
+    struct test_reply reply;
+    when_deleted(&userd, 17, &reply);
+    cr_assert_eq(reply.status, GRPC_STATUS_OK);
+    test_reply_cleanup(&reply);
+    then_database_says(&userd, "SELECT count(*) FROM step", "3");
+    then_outbox_rows_came_last("f");
+}
+
+Test(outbox_order, writes_the_outbox_rows_last_for_events)
+{
+    for (int id = 1; id <= DELETIONS; id++) {
+        char name[16];
+        (void)snprintf(name, sizeof(name), "user-%d", id);
+        given_user(&userd, id, name);
+    }
+    given_noted_steps();
+    for (int id = 1; id <= DELETIONS; id++) {
+        char event[32];
+        (void)snprintf(event, sizeof(event), "{\"id\": %d}", id);
+        test_broker_append(&userd.broker, "admin_delete_user", 0, event, strlen(event));
+        test_broker_append(&userd.broker, "admin_delete_user", 0, "?", 1);
+    }
+    test_broker_flush(&userd.broker);
+    then_database_says(
+        &userd, "SELECT count(*) FROM step WHERE what = 'outbox'", "40" /* 2 * DELETIONS */);
+    then_outbox_rows_came_last("t");
+}
+
+/* Dead letters beside registrations that revive deleted ids. */
+Test(outbox_order, writes_dead_letters_last)
+{
+    test_database_execute(
+        &userd.database, "INSERT INTO user_tombstone (id_auth) SELECT generate_series(1, 20)");
+    given_noted_steps();
+    for (int id = 1; id <= DELETIONS; id++) {
+        char event[64];
+        (void)snprintf(event, sizeof(event), "{\"id\": %d, \"username\": \"name-%d\"}", id, id);
+        test_broker_append(&userd.broker, "registration", 0, event, strlen(event));
+        test_broker_append(&userd.broker, "registration", 0, "?", 1);
+    }
+    test_broker_flush(&userd.broker);
+    then_database_says(&userd, "SELECT count(*) FROM step WHERE what = 'outbox'", "20");
+    then_outbox_rows_came_last("t");
 }

@@ -26,6 +26,8 @@ int64_t outbox_poll_begin(struct outbox_poll *poll, uint64_t now_us)
     /* A wake during the read asks for another one. */
     poll->next_us = UINT64_MAX;
     poll->begun_us = now_us;
+    poll->is_marking =
+        now_us >= poll->next_floor_us && poll->mark <= poll->floor && poll->highest > poll->floor;
     if (now_us < poll->next_rescan_us)
         return poll->floor;
     poll->next_rescan_us = now_us + OUTBOX_POLL_RESCAN_US;
@@ -35,19 +37,22 @@ int64_t outbox_poll_begin(struct outbox_poll *poll, uint64_t now_us)
 /* Whether nothing below the mark can come any more that this read has not brought. */
 static bool is_mark_final(const struct outbox_poll *poll, const struct outbox_reading *reading)
 {
-    bool reaches_mark = reading->fresh == 0 || reading->highest >= poll->mark;
-    return reaches_mark && reading->oldest_running_xid >= poll->mark_next_xid;
+    bool is_whole = reading->fresh == 0 && !reading->is_cut;
+    bool reaches_mark = is_whole || reading->highest >= poll->mark;
+    return reaches_mark && reading->oldest_running_xid >= poll->mark_xid;
 }
 
 static void move_floor(
     struct outbox_poll *poll, uint64_t now_us, const struct outbox_reading *reading)
 {
-    if (now_us < poll->next_floor_us || !is_mark_final(poll, reading))
+    bool has_mark = poll->mark > poll->floor;
+    if (has_mark && now_us >= poll->next_floor_us && is_mark_final(poll, reading))
+        poll->floor = poll->mark;
+    if (!poll->is_marking || reading->own_xid == 0)
         return;
-    poll->next_floor_us = now_us + OUTBOX_POLL_FLOOR_US;
-    poll->floor = poll->mark;
     poll->mark = poll->highest;
-    poll->mark_next_xid = reading->next_xid;
+    poll->mark_xid = reading->own_xid;
+    poll->next_floor_us = now_us + OUTBOX_POLL_FLOOR_US;
 }
 
 void outbox_poll_finish(

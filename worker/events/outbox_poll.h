@@ -7,10 +7,14 @@
  *
  * They begin at a floor, so that they do not wade through dead rows. The order of a user's events
  * stands on what a floor leaves out: a row below it that becomes visible later would be published
- * behind a younger one. So the floor moves to an id only when a snapshot shows that every
- * transaction that was running when that id was read has ended, and that very read has brought
- * whatever they left. Time alone proves nothing: a process may be stopped, and a COMMIT may wait
- * for its disk.
+ * behind a younger one. So an id that was read becomes the mark together with a transaction id that
+ * this very read was given: whoever had drawn a lower outbox id by then has a lower transaction id.
+ * The floor moves to the mark when a later snapshot shows that all transactions below that number
+ * have ended, and that read has brought whatever they left. pg_snapshot_xmax() cannot stand for the
+ * number: it is one above the highest transaction that has ended, and others from there on may be
+ * running. Time alone proves nothing either: a process may be stopped, and a COMMIT may wait for
+ * its disk. A read is given a transaction id only when it marks, at most once a second, and never
+ * while nothing is written.
  *
  * A writer that draws its id before it has a transaction id is not seen by that: userd's own
  * statements lock the user's row first. For others the floor keeps a distance of one to two
@@ -31,9 +35,10 @@
 
 struct outbox_poll {
     int64_t floor;
-    int64_t mark;           /* the floor of the next step */
-    uint64_t mark_next_xid; /* transactions from here on began after the mark was read */
-    int64_t highest;        /* id that was read */
+    int64_t mark;      /* above the floor: where it moves next */
+    uint64_t mark_xid; /* whoever may bring a row below the mark has a transaction id below this */
+    int64_t highest;   /* id that was read */
+    bool is_marking;   /* the read that is under way must bring a transaction id of its own */
     uint64_t next_floor_us;
     uint64_t next_rescan_us;
     uint64_t begun_us; /* the last read */
@@ -54,9 +59,9 @@ struct outbox_reading {
     int64_t lowest;  /* id of the fresh ones */
     int64_t highest; /* id of all rows; 0: there were none */
     bool is_full;    /* as many as it asked for: there may be more */
-    /* Of the snapshot: pg_snapshot_xmin() and pg_snapshot_xmax(). */
-    uint64_t oldest_running_xid;
-    uint64_t next_xid;
+    bool is_cut;     /* rows were left out for lack of memory: `highest` is that of the others */
+    uint64_t oldest_running_xid; /* pg_snapshot_xmin() of its snapshot */
+    uint64_t own_xid;            /* its own transaction id, given after the snapshot; 0: none */
 };
 void outbox_poll_finish(
     struct outbox_poll *poll, uint64_t now_us, const struct outbox_reading *reading);

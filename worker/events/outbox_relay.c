@@ -166,6 +166,7 @@ static void read_rows(struct outbox_relay *relay, uint64_t now)
         .held_count = relay->hold.held_count,
         .max_rows = room.rows > READ_ROWS ? READ_ROWS : (int32_t)room.rows,
         .max_bytes = (int64_t)room.bytes,
+        .is_marking = relay->poll.is_marking,
     };
     relay->asked_rows = query.max_rows;
     note_asked(relay, QUESTION_READ,
@@ -303,7 +304,7 @@ static void on_read(struct db_request *request, const struct db_answer *answer)
         return;
     const PGresult *result = answer->results[0];
     struct outbox_reading reading = {0};
-    int rows = outbox_store_snapshot(result, &reading.oldest_running_xid, &reading.next_xid);
+    int rows = outbox_store_snapshot(result, &reading.oldest_running_xid, &reading.own_xid);
     uint64_t now = monotonic_clock_turn_us(relay->options->event);
     reading.is_full = rows == relay->asked_rows;
     if (rows > 0)

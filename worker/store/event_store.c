@@ -34,7 +34,8 @@ static const struct db_statement close_gate = {
     "  SET next_offset = excluded.next_offset, updated_at = now() WHERE o.next_offset = $4::int8" \
     "  RETURNING 1),"                                                                             \
     " accepted AS MATERIALIZED (SELECT FROM moved UNION ALL SELECT FROM begun),"
-#define WRITE_DEAD_LETTERS(keys, values, letters, names, contents)                    \
+/* `before` is a sum of counts of the CTEs that write; see delete_users in user_write.c. */
+#define WRITE_DEAD_LETTERS(keys, values, letters, names, contents, before)            \
     " dead AS ("                                                                      \
     "  INSERT INTO outbox (destination, key, value, header_names, header_values)"     \
     "  SELECT 2, l.key, l.value, coalesce(h.names, '{}'), coalesce(h.contents, '{}')" \
@@ -45,39 +46,44 @@ static const struct db_statement close_gate = {
     "   FROM unnest(" letters "::int4[], " names "::text[], " contents "::bytea[])"   \
     "   WITH ORDINALITY AS e (letter, name, content, number) GROUP BY letter) h"      \
     "  ON h.letter = l.number"                                                        \
-    "  WHERE EXISTS (SELECT FROM accepted) ORDER BY l.number)"
+    "  WHERE EXISTS (SELECT FROM accepted) AND " before " >= 0 ORDER BY l.number)"
+#define REGISTRATION_WRITES                                        \
+    "(SELECT count(*) FROM revived) + (SELECT count(*) FROM made)" \
+    " + (SELECT count(*) FROM claimed)"
 
 /* The first registration of an id counts; rows are made in the order of ids, claims in the order of
  * names, so that two workers do not deadlock. Of equal names in a batch the one that was sent first
  * gets the claim. */
-#define APPLY_REGISTRATIONS(on_known_id, on_known_name)                                  \
-    ACCEPT_POSITION                                                                      \
-    " arrived AS MATERIALIZED ("                                                         \
-    "  SELECT e.*, t.id_auth IS NOT NULL AS is_tombstoned"                               \
-    "  FROM unnest($7::int4[], $8::text[], $9::text[])"                                  \
-    "  WITH ORDINALITY AS e (id_auth, username, canonical, number)"                      \
-    "  LEFT JOIN user_tombstone t USING (id_auth) WHERE EXISTS (SELECT FROM accepted))," \
-    " revived AS ("                                                                      \
-    "  DELETE FROM user_tombstone t USING arrived a"                                     \
-    "  WHERE $15::bool AND a.is_tombstoned AND t.id_auth = a.id_auth),"                  \
-    " living AS MATERIALIZED ("                                                          \
-    "  SELECT DISTINCT ON (id_auth) * FROM arrived WHERE $15::bool OR NOT is_tombstoned" \
-    "  ORDER BY id_auth, number),"                                                       \
-    " made AS ("                                                                         \
-    "  INSERT INTO \"user\" (username, id_auth) SELECT username, id_auth FROM living"    \
-    "  ORDER BY id_auth " on_known_id " RETURNING id_auth),"                             \
-    " claimed AS ("                                                                      \
-    "  INSERT INTO username_claim (id_auth, canonical, username)"                        \
-    "  SELECT w.id_auth, w.canonical, w.username FROM ("                                 \
-    "   SELECT DISTINCT ON (canonical COLLATE \"C\") id_auth, canonical, username"       \
-    "   FROM living JOIN made USING (id_auth) WHERE canonical IS NOT NULL"               \
-    "   ORDER BY canonical COLLATE \"C\", number) w"                                     \
-    "  ORDER BY w.canonical COLLATE \"C\" " on_known_name                                \
-    " RETURNING id_auth)," WRITE_DEAD_LETTERS("$10", "$11", "$12", "$13",                \
-        "$14") " SELECT EXISTS (SELECT FROM accepted),"                                  \
-               " (SELECT count(*) FROM made),"                                           \
-               " (SELECT count(*) FROM arrived WHERE is_tombstoned AND NOT $15::bool),"  \
-               " (SELECT count(*) FROM made) - (SELECT count(*) FROM claimed)"
+#define APPLY_REGISTRATIONS(on_known_id, on_known_name)                                    \
+    ACCEPT_POSITION                                                                        \
+    " arrived AS MATERIALIZED ("                                                           \
+    "  SELECT e.*, t.id_auth IS NOT NULL AS is_tombstoned"                                 \
+    "  FROM unnest($7::int4[], $8::text[], $9::text[])"                                    \
+    "  WITH ORDINALITY AS e (id_auth, username, canonical, number)"                        \
+    "  LEFT JOIN user_tombstone t USING (id_auth) WHERE EXISTS (SELECT FROM accepted)),"   \
+    " revived AS ("                                                                        \
+    "  DELETE FROM user_tombstone t USING arrived a"                                       \
+    "  WHERE $15::bool AND a.is_tombstoned AND t.id_auth = a.id_auth"                      \
+    "  RETURNING 1),"                                                                      \
+    " living AS MATERIALIZED ("                                                            \
+    "  SELECT DISTINCT ON (id_auth) * FROM arrived WHERE $15::bool OR NOT is_tombstoned"   \
+    "  ORDER BY id_auth, number),"                                                         \
+    " made AS ("                                                                           \
+    "  INSERT INTO \"user\" (username, id_auth) SELECT username, id_auth FROM living"      \
+    "  ORDER BY id_auth " on_known_id " RETURNING id_auth),"                               \
+    " claimed AS ("                                                                        \
+    "  INSERT INTO username_claim (id_auth, canonical, username)"                          \
+    "  SELECT w.id_auth, w.canonical, w.username FROM ("                                   \
+    "   SELECT DISTINCT ON (canonical COLLATE \"C\") id_auth, canonical, username"         \
+    "   FROM living JOIN made USING (id_auth) WHERE canonical IS NOT NULL"                 \
+    "   ORDER BY canonical COLLATE \"C\", number) w"                                       \
+    "  ORDER BY w.canonical COLLATE \"C\" " on_known_name                                  \
+    " RETURNING id_auth)," WRITE_DEAD_LETTERS("$10", "$11", "$12", "$13", "$14",           \
+        REGISTRATION_WRITES) " SELECT EXISTS (SELECT FROM accepted),"                      \
+                             " (SELECT count(*) FROM made),"                               \
+                             " (SELECT count(*) FROM arrived WHERE is_tombstoned AND NOT " \
+                             "$15::bool),"                                                 \
+                             " (SELECT count(*) FROM made) - (SELECT count(*) FROM claimed)"
 
 /* As if every id and every name were new, which they nearly always are; refused with a
  * unique_violation where one is not. Two thirds of what the next one costs PostgreSQL: a row that
@@ -108,14 +114,20 @@ const struct db_statement event_store_deletions = {
     "  DELETE FROM \"user\" u USING locked l WHERE u.id_auth = l.id_auth RETURNING u.id_auth),"
     " tombstone AS ("
     "  INSERT INTO user_tombstone (id_auth) SELECT id_auth FROM asked ORDER BY id_auth"
-    "  ON CONFLICT DO NOTHING),"
+    "  ON CONFLICT DO NOTHING RETURNING 1),"
     " published AS ("
     "  INSERT INTO outbox (destination, id_auth, key, value, traceparent)"
     "  SELECT 1, id_auth, convert_to(id_auth::text, 'UTF8'),"
     "  convert_to('{\"id\": ' || id_auth || '}', 'UTF8'), a.traceparent FROM removed"
-    "  JOIN asked a USING (id_auth))," WRITE_DEAD_LETTERS(
-        "$9", "$10", "$11", "$12", "$13") " SELECT EXISTS (SELECT FROM accepted), (SELECT count(*) "
-                                          "FROM removed), 0::int8, 0::int8",
+    "  JOIN asked a USING (id_auth)"
+    "  WHERE (SELECT count(*) FROM removed) + (SELECT count(*) FROM tombstone) > 0"
+    "  RETURNING 1)," WRITE_DEAD_LETTERS("$9", "$10", "$11", "$12", "$13",
+        "(SELECT count(*) FROM tombstone) + (SELECT count(*) FROM published)") " SELECT EXISTS "
+                                                                               "(SELECT FROM "
+                                                                               "accepted), (SELECT "
+                                                                               "count(*) "
+                                                                               "FROM removed), "
+                                                                               "0::int8, 0::int8",
 };
 
 struct event_request {

@@ -40,7 +40,8 @@ static const struct db_statement read_rows = {
     .sql =
         "SELECT id, destination::integer, id_auth, key, value, header_names, header_values, "
         "event_id, created_at, traceparent, clock_timestamp(),"
-        " pg_snapshot_xmin(snapshot)::text::bigint, pg_snapshot_xmax(snapshot)::text::bigint"
+        " pg_snapshot_xmin(snapshot)::text::bigint,"
+        " CASE WHEN $6::boolean THEN pg_current_xact_id()::text::bigint END"
         " FROM (SELECT pg_current_snapshot() AS snapshot) n LEFT JOIN (SELECT * FROM (SELECT f.*, "
         "sum(f.size) OVER (ORDER BY f.id) - f.size AS bytes_before FROM ("
         "  SELECT *, coalesce(octet_length(value), 0) + 256 AS size FROM outbox"
@@ -87,7 +88,7 @@ enum read_column {
     COLUMN_TRACEPARENT,
     COLUMN_NOW,
     COLUMN_OLDEST_RUNNING_XID,
-    COLUMN_NEXT_XID,
+    COLUMN_OWN_XID,
 };
 
 static int submit(struct db_connection *connection, struct db_request *request,
@@ -129,6 +130,7 @@ int outbox_store_read(struct db_connection *connection, struct db_request *reque
     db_parameters_add_int4(&parameters, query->max_rows);
     db_parameters_add_int8(&parameters, query->max_bytes);
     add_ids(&parameters, query->held, query->held_count);
+    db_parameters_add_bool(&parameters, query->is_marking);
     return submit(connection, request, &read_rows, &parameters);
 }
 
@@ -176,10 +178,12 @@ static void write_time(int64_t since_2000_us, char ret_text[OUTBOX_STORE_TIME_SI
 }
 
 int outbox_store_snapshot(
-    const PGresult *result, uint64_t *ret_oldest_running_xid, uint64_t *ret_next_xid)
+    const PGresult *result, uint64_t *ret_oldest_running_xid, uint64_t *ret_own_xid)
 {
     *ret_oldest_running_xid = (uint64_t)db_result_int8(result, 0, COLUMN_OLDEST_RUNNING_XID);
-    *ret_next_xid = (uint64_t)db_result_int8(result, 0, COLUMN_NEXT_XID);
+    *ret_own_xid = db_result_is_null(result, 0, COLUMN_OWN_XID)
+                       ? 0
+                       : (uint64_t)db_result_int8(result, 0, COLUMN_OWN_XID);
     return db_result_is_null(result, 0, COLUMN_ID) ? 0 : PQntuples(result);
 }
 

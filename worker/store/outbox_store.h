@@ -65,14 +65,15 @@ struct outbox_store_query {
     size_t held_count;
     int32_t max_rows;
     int64_t max_bytes;
+    bool is_marking; /* see outbox_poll.h */
 };
 MUST_CHECK int outbox_store_read(struct db_connection *connection, struct db_request *request,
     const struct outbox_store_query *query);
-/* How many rows there are, and what pg_snapshot_xmin() and pg_snapshot_xmax() say of the snapshot
- * that they were read in: all transactions below the one have ended, none from the other on had
- * begun. */
+/* How many rows there are; pg_snapshot_xmin() of the snapshot that they were read in: all
+ * transactions below it have ended; and the transaction id that the read itself was given after
+ * that snapshot, 0 unless it was marking. */
 int outbox_store_snapshot(
-    const PGresult *result, uint64_t *ret_oldest_running_xid, uint64_t *ret_next_xid);
+    const PGresult *result, uint64_t *ret_oldest_running_xid, uint64_t *ret_own_xid);
 void outbox_store_row(const PGresult *result, int row, struct outbox_store_row *ret_row);
 /* -EPROTO: this is no such array. */
 MUST_CHECK int outbox_store_array_open(

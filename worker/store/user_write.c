@@ -38,8 +38,10 @@ static const struct db_statement rename_users = {
 };
 
 /* The insert that inserts nothing takes the gate's lock before the statement's snapshot is taken
- * (see the migration that makes identity_gate). The outbox row comes last: its id is drawn under
- * the user's row lock. */
+ * (see the migration that makes identity_gate). The outbox rows come last: their ids are drawn
+ * under the row locks of all users of the statement. PostgreSQL promises no order among
+ * data-modifying CTEs and in fact runs those that nobody reads last one first, so `published` reads
+ * all others. */
 static const struct db_statement delete_users = {
     .name = "delete_users",
     .sql =
@@ -50,14 +52,16 @@ static const struct db_statement delete_users = {
         " removed AS ("
         "  DELETE FROM \"user\" u USING locked l WHERE u.id_auth = l.id_auth RETURNING u.id_auth),"
         " tombstone AS ("
-        "  INSERT INTO user_tombstone (id_auth) SELECT id_auth FROM removed ON CONFLICT DO "
-        "NOTHING),"
+        "  INSERT INTO user_tombstone (id_auth) SELECT id_auth FROM removed ON CONFLICT DO NOTHING"
+        "  RETURNING 1),"
         " published AS ("
         "  INSERT INTO outbox (destination, id_auth, key, value, traceparent)"
         "  SELECT 1, id_auth, convert_to(id_auth::text, 'UTF8'),"
         "  convert_to('{\"id\": ' || id_auth || '}', 'UTF8'), a.traceparent FROM removed"
-        "  JOIN unnest($1::int4[], $2::text[]) AS a (id_auth, traceparent) USING (id_auth))"
-        " SELECT id_auth FROM removed",
+        "  JOIN unnest($1::int4[], $2::text[]) AS a (id_auth, traceparent) USING (id_auth)"
+        "  WHERE (SELECT count(*) FROM removed) + (SELECT count(*) FROM tombstone) > 0"
+        "  RETURNING id_auth)"
+        " SELECT id_auth FROM published",
 };
 
 static struct user_rename *as_rename(struct user_question *question)
