@@ -1,161 +1,170 @@
 #include "common/database_url.h"
 
-#include <ctype.h>
 #include <errno.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SCHEME          "postgresql"
-#define AUTHORITY_MARK  "://"
-#define REDACTED        "***"
-#define UNRESERVED_MARK "-._~"
+#include "common/database_parts.h"
 
-/* A keyword string as libpq takes it begins with a keyword and an equals sign, or is empty. */
-static bool is_keyword_string(const char *url)
+#define REDACTED      "***"
+#define SSL_MODE      "sslmode"
+#define IGNORED_COMMA ", "
+
+static void wipe_text(char **text)
 {
-    const char *equals = strchr(url, '=');
-    if (equals == NULL)
-        return false;
-    for (const char *character = url; character < equals; character++) {
-        if (!isalpha((unsigned char)*character) && *character != '_' && *character != ' ')
-            return false;
-    }
-    return true;
+    if (*text != NULL)
+        explicit_bzero(*text, strlen(*text));
+    free(*text);
+    *text = NULL;
 }
 
-int database_url_normalise(const char *url, char **ret_url, const char **ret_reason)
+static int replace(char **text, const char *value)
 {
-    if (is_keyword_string(url)) {
-        *ret_url = strdup(url);
-        return *ret_url == NULL ? -ENOMEM : 0;
-    }
-    const char *mark = strstr(url, AUTHORITY_MARK);
-    if (mark == NULL) {
-        *ret_reason = *url == '\0' ? "is empty" : "has no scheme";
-        return -EINVAL;
-    }
-    size_t scheme_length = strcspn(url, "+:"); /* SQLAlchemy: dialect+driver */
-    bool is_known =
-        (scheme_length == strlen("postgres") && strncmp(url, "postgres", scheme_length) == 0) ||
-        (scheme_length == strlen(SCHEME) && strncmp(url, SCHEME, scheme_length) == 0);
-    if (!is_known) {
-        *ret_reason = "is not a PostgreSQL URL";
-        return -EINVAL;
-    }
-    return asprintf(ret_url, SCHEME "%s", mark) < 0 ? -ENOMEM : 0;
-}
-
-/* Where the user info, and the password within it, lie: [user_start, password_start),
- * [password_start, at). */
-struct user_info {
-    const char *user;
-    const char *colon; /* before the password; NULL without one */
-    const char *at;    /* NULL without user info */
-};
-
-static struct user_info find_user_info(const char *url)
-{
-    struct user_info info = {0};
-    const char *mark = strstr(url, AUTHORITY_MARK);
-    if (mark == NULL)
-        return info;
-    info.user = mark + strlen(AUTHORITY_MARK);
-    size_t authority_length = strcspn(info.user, "/?#");
-    info.at = memchr(info.user, '@', authority_length);
-    if (info.at != NULL)
-        info.colon = memchr(info.user, ':', (size_t)(info.at - info.user));
-    return info;
-}
-
-static char *percent_encode(const char *text)
-{
-    char *encoded = malloc(strlen(text) * strlen("%XX") + 1);
-    if (encoded == NULL)
-        return NULL;
-    char *next = encoded;
-    for (; *text != '\0'; text++) {
-        if (isalnum((unsigned char)*text) || strchr(UNRESERVED_MARK, *text) != NULL)
-            *next++ = *text;
-        else
-            next += sprintf(next, "%%%02X", (unsigned int)(unsigned char)*text);
-    }
-    *next = '\0';
-    return encoded;
-}
-
-/* libpq's connection strings quote with ' and escape ' and \ by a backslash. */
-static char *quote_keyword(const char *text)
-{
-    char *quoted = malloc(strlen(text) * 2 + 1);
-    if (quoted == NULL)
-        return NULL;
-    char *next = quoted;
-    for (; *text != '\0'; text++) {
-        if (*text == '\'' || *text == '\\')
-            *next++ = '\\';
-        *next++ = *text;
-    }
-    *next = '\0';
-    return quoted;
-}
-
-static void wipe(char *text)
-{
-    explicit_bzero(text, strlen(text));
-    free(text);
-}
-
-static int set_keyword_password(const char *url, const char *password, char **ret_url)
-{
-    if (strstr(url, "password") != NULL)
-        return -EEXIST;
-    char *quoted = quote_keyword(password);
-    if (quoted == NULL)
+    char *copy = strdup(value);
+    if (copy == NULL)
         return -ENOMEM;
-    int length = asprintf(ret_url, "%s password='%s'", url, quoted);
-    wipe(quoted);
-    return length < 0 ? -ENOMEM : 0;
+    wipe_text(text);
+    *text = copy;
+    return 0;
+}
+
+/* ---- parameters ---- */
+
+/* In a keyword string what looks like a name may belong to a password with blanks that was not
+ * quoted: it is not repeated. */
+static int refuse_unknown(const char *name, bool is_keywords, struct database_url *url)
+{
+    const char *nearest = database_parameters_nearest(name);
+    char shown[64] = "";
+    if (!is_keywords)
+        (void)snprintf(shown, sizeof(shown), " \"%.40s\"", name);
+    (void)snprintf(url->reason, sizeof(url->reason), "has a parameter%s that is unknown%s%s%s",
+        shown, nearest != NULL ? ", did you mean \"" : "", nearest != NULL ? nearest : "",
+        nearest != NULL ? "\"?" : "");
+    return -EINVAL;
+}
+
+static int translate_ssl(struct database_part *part, struct database_url *url)
+{
+    const char *mode = database_parameters_ssl_mode(part->value);
+    if (mode == NULL) {
+        (void)snprintf(url->reason, sizeof(url->reason),
+            "has an unknown value of \"ssl\" (known are disable, allow, prefer, require, "
+            "verify-ca, "
+            "verify-full, true and false)");
+        return -EINVAL;
+    }
+    int result = replace(&part->name, SSL_MODE);
+    return result == 0 ? replace(&part->value, mode) : result;
+}
+
+static void note_ignored(const char *name, struct database_url *url)
+{
+    size_t used = strlen(url->ignored);
+    (void)snprintf(url->ignored + used, sizeof(url->ignored) - used, "%s%s",
+        used > 0 ? IGNORED_COMMA : "", name);
+}
+
+/* Leaves libpq's own. */
+static int translate(struct database_parts *parts, struct database_url *url)
+{
+    size_t kept = 0;
+    int result = 0;
+    for (size_t i = 0; i < parts->parameter_count && result == 0; i++) {
+        struct database_part part = parts->parameters[i];
+        parts->parameters[i] = (struct database_part){0};
+        enum database_parameter kind = database_parameters_find(part.name);
+        if (kind == DATABASE_PARAMETER_UNKNOWN)
+            result = refuse_unknown(part.name, parts->is_keywords, url);
+        else if (kind == DATABASE_PARAMETER_SSL)
+            result = translate_ssl(&part, url);
+        if (kind == DATABASE_PARAMETER_IGNORED || result < 0) {
+            if (kind == DATABASE_PARAMETER_IGNORED)
+                note_ignored(part.name, url);
+            wipe_text(&part.name);
+            wipe_text(&part.value);
+        } else {
+            parts->parameters[kept++] = part;
+        }
+    }
+    if (result == 0)
+        parts->parameter_count = kept;
+    return result;
+}
+
+/* ---- the ways in ---- */
+
+int database_url_normalise(const char *url, struct database_url *ret_url)
+{
+    *ret_url = (struct database_url){0};
+    struct database_parts parts CLEANUP(database_parts_cleanup) = {0};
+    const char *reason = "";
+    int result = database_parts_read(url, &parts, &reason);
+    if (result < 0)
+        (void)snprintf(ret_url->reason, sizeof(ret_url->reason), "%s", reason);
+    if (result == 0)
+        result = translate(&parts, ret_url);
+    return result == 0 ? database_parts_write(&parts, &ret_url->url) : result;
+}
+
+void database_url_cleanup(struct database_url *url)
+{
+    wipe_text(&url->url);
+}
+
+static bool has_password(const struct database_parts *parts)
+{
+    if (parts->password != NULL)
+        return true;
+    for (size_t i = 0; i < parts->parameter_count; i++)
+        if (strcmp(parts->parameters[i].name, "password") == 0)
+            return true;
+    return false;
+}
+
+bool database_url_has_password(const char *url)
+{
+    struct database_parts parts CLEANUP(database_parts_cleanup) = {0};
+    const char *reason = NULL;
+    return database_parts_read(url, &parts, &reason) == 0 && has_password(&parts);
+}
+
+bool database_url_has_parameters(const char *url)
+{
+    struct database_parts parts CLEANUP(database_parts_cleanup) = {0};
+    const char *reason = NULL;
+    return database_parts_read(url, &parts, &reason) < 0 || parts.parameter_count > 0;
 }
 
 int database_url_set_password(const char *url, const char *password, char **ret_url)
 {
-    if (is_keyword_string(url))
-        return set_keyword_password(url, password, ret_url);
-    struct user_info info = find_user_info(url);
-    if (info.at == NULL)
-        return -EINVAL;
-    if (info.colon != NULL)
+    struct database_parts parts CLEANUP(database_parts_cleanup) = {0};
+    const char *reason = NULL;
+    int result = database_parts_read(url, &parts, &reason);
+    if (result < 0)
+        return result;
+    if (has_password(&parts))
         return -EEXIST;
-    char *encoded = percent_encode(password);
-    if (encoded == NULL)
-        return -ENOMEM;
-    int length = asprintf(ret_url, "%.*s:%s%s", (int)(info.at - url), url, encoded, info.at);
-    wipe(encoded);
-    return length < 0 ? -ENOMEM : 0;
+    if (!parts.is_keywords && parts.user == NULL)
+        return -EINVAL;
+    result = parts.is_keywords ? database_parts_add(&parts, "password", password)
+                               : replace(&parts.password, password);
+    return result == 0 ? database_parts_write(&parts, ret_url) : result;
 }
 
 char *database_url_redact(const char *url)
 {
+    struct database_parts parts CLEANUP(database_parts_cleanup) = {0};
+    const char *reason = NULL;
+    if (database_parts_read(url, &parts, &reason) < 0)
+        return strdup(REDACTED);
+    int result = parts.password != NULL ? replace(&parts.password, REDACTED) : 0;
+    for (size_t i = 0; i < parts.parameter_count && result == 0; i++)
+        if (database_parameters_is_secret(parts.parameters[i].name))
+            result = replace(&parts.parameters[i].value, REDACTED);
     char *redacted = NULL;
-    if (is_keyword_string(url)) {
-        const char *password = strstr(url, "password");
-        if (password == NULL)
-            return strdup(url);
-        /* quoting rules make the end hard to find: nothing behind the keyword is shown */
-        return asprintf(&redacted, "%.*spassword=" REDACTED, (int)(password - url), url) < 0
-                   ? NULL
-                   : redacted;
-    }
-    struct user_info info = find_user_info(url);
-    const char *query = strchr(url, '?'); /* may carry password= as well */
-    int visible_length =
-        query != NULL && strstr(query, "password") != NULL ? (int)(query - url) : (int)strlen(url);
-    if (info.colon == NULL)
-        return asprintf(&redacted, "%.*s", visible_length, url) < 0 ? NULL : redacted;
-    return asprintf(&redacted, "%.*s:" REDACTED "%.*s", (int)(info.colon - url), url,
-               visible_length - (int)(info.at - url), info.at) < 0
-               ? NULL
-               : redacted;
+    if (result == 0)
+        result = database_parts_write(&parts, &redacted);
+    return result < 0 ? NULL : redacted;
 }

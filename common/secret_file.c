@@ -15,43 +15,54 @@ void secret_file_wipe(char **secret)
     *secret = NULL;
 }
 
-static int read_file(const char *path, char **ret_secret)
+void secret_file_cleanup(struct secret_file *file)
 {
-    struct bounded_file file CLEANUP(bounded_file_cleanup) = {0};
-    int result = bounded_file_read(path, SECRET_FILE_MAX_BYTES, &file);
-    if (result < 0)
-        return result == -EFBIG ? -EMSGSIZE : result;
-    if (strlen(file.text) != file.length)
-        return -EILSEQ;
-    size_t length = file.length;
-    while (length > 0 && (file.text[length - 1] == '\n' || file.text[length - 1] == '\r'))
-        length--;
-    char *secret = strndup(file.text, length);
-    if (secret == NULL)
-        return -ENOMEM;
-    *ret_secret = secret;
-    return 0;
+    secret_file_wipe(&file->secret);
+    free(file->place);
+    file->place = NULL;
 }
 
-int secret_file_read(const char *credential, const char *path, char **ret_secret, char **ret_place)
+const char *secret_file_reason(int error)
 {
+    if (error == -EPERM)
+        return "it is not a regular file";
+    if (error == -EILSEQ)
+        return "it holds a NUL byte";
+    return strerror(-error);
+}
+
+/* Of the file at `file->place`. */
+static int read_place(struct secret_file *file)
+{
+    struct bounded_file content CLEANUP(bounded_file_cleanup) = {0};
+    int result = bounded_file_read(file->place, SECRET_FILE_MAX_BYTES, &content);
+    if (result < 0)
+        return result == -EFBIG ? -EMSGSIZE : result;
+    if (strlen(content.text) != content.length)
+        return -EILSEQ;
+    size_t length = content.length;
+    while (length > 0 && (content.text[length - 1] == '\n' || content.text[length - 1] == '\r'))
+        length--;
+    file->secret = strndup(content.text, length);
+    file->is_world_readable = content.is_world_readable;
+    return file->secret == NULL ? -ENOMEM : 0;
+}
+
+int secret_file_read(const char *credential, const char *path, struct secret_file *ret_file)
+{
+    *ret_file = (struct secret_file){0};
     const char *directory = getenv("CREDENTIALS_DIRECTORY");
-    char *place = NULL;
     if (directory != NULL && *directory != '\0') {
-        if (asprintf(&place, "%s/%s", directory, credential) < 0)
+        if (asprintf(&ret_file->place, "%s/%s", directory, credential) < 0)
             return -ENOMEM;
-        int result = read_file(place, ret_secret);
-        if (result != -ENOENT) {
-            *ret_place = place;
+        int result = read_place(ret_file);
+        if (result != -ENOENT)
             return result;
-        }
-        free(place);
+        free(ret_file->place);
+        ret_file->place = NULL;
     }
     if (*path == '\0')
         return -ENODATA;
-    place = strdup(path);
-    if (place == NULL)
-        return -ENOMEM;
-    *ret_place = place;
-    return read_file(path, ret_secret);
+    ret_file->place = strdup(path);
+    return ret_file->place == NULL ? -ENOMEM : read_place(ret_file);
 }

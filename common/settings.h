@@ -73,6 +73,7 @@ struct settings {
     } kafka;
     struct settings_kafka_option kafka_options[SETTINGS_MAX_KAFKA_OPTIONS]; /* for eventd alone */
     size_t kafka_option_count;
+    bool has_standard_servers; /* nobody has said where Kafka is; only where a file was read */
     struct {
         int allow_reregistration; /* bool */
     } events;

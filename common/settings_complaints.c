@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define COMPLAINT_SIZE 512
 #define COMPLAINTS_MAX 100 /* are written down: whoever mends those asks again */
@@ -52,6 +53,15 @@ void settings_complaints_append(
         return;
     append(complaints, "", more->text != NULL ? more->text : "out of memory");
     complaints->count += more->count - 1;
+}
+
+void settings_complaints_log(const struct settings_complaints *complaints, enum log_level level)
+{
+    for (const char *line = complaints->text; line != NULL && *line != '\0';) {
+        int length = (int)strcspn(line, "\n");
+        log_write(level, "%.*s", length, line);
+        line += length + (line[length] == '\n' ? 1 : 0);
+    }
 }
 
 void settings_complaints_cleanup(struct settings_complaints *complaints)

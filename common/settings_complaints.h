@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "common/attributes.h"
+#include "common/log.h"
 
 struct settings_complaints {
     char *text; /* owned; lines joined by line feeds, NULL when there are none */
@@ -19,6 +20,8 @@ void settings_complaints_add(struct settings_complaints *complaints, const char 
 /* Adds copies of all of another's. */
 void settings_complaints_append(
     struct settings_complaints *complaints, const struct settings_complaints *more);
+/* A line of the log for each. */
+void settings_complaints_log(const struct settings_complaints *complaints, enum log_level level);
 void settings_complaints_cleanup(struct settings_complaints *complaints);
 
 #endif

@@ -1,7 +1,6 @@
 #include "common/settings_environment.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,72 +8,132 @@
 #include "common/secret_file.h"
 
 #define CREDENTIAL_NAME "database-password"
+#define URL             "database.url"
+#define PASSWORD_FILE   "database.password_file"
+#define SERVERS         "kafka.bootstrap_servers"
 
-static void override_from(const char *variable, const char *setting, struct settings *settings,
-    struct settings_complaints *complaints)
+/* The first that is set wins: the legacy service takes KAFKA_URL before KAFKA_BOOTSTRAP_SERVERS. */
+static const struct {
+    const char *variable;
+    const char *setting;
+    const char *place;
+} variables[] = {
+    {"DB_URL", URL, "environment: DB_URL"},
+    {"KAFKA_URL", SERVERS, "environment: KAFKA_URL"},
+    {"KAFKA_BOOTSTRAP_SERVERS", SERVERS, "environment: KAFKA_BOOTSTRAP_SERVERS"},
+};
+
+/* The index of the variable that a setting comes from, or -1. */
+static int find_variable(const char *setting)
 {
-    const char *value = getenv(variable);
-    if (value == NULL || *value == '\0')
-        return;
-    if (settings_set_text(settings, settings_find(setting), value) < 0)
-        settings_complaints_add(complaints, NULL, 0, "environment: %s: out of memory", variable);
+    for (size_t i = 0; i < ARRAY_LENGTH(variables); i++) {
+        const char *value = getenv(variables[i].variable);
+        if (strcmp(variables[i].setting, setting) == 0 && value != NULL && *value != '\0')
+            return (int)i;
+    }
+    return -1;
 }
 
-void settings_environment_apply(struct settings *settings, struct settings_complaints *complaints)
+struct settings_place settings_environment_place(
+    const struct settings_reader *reader, const char *setting)
 {
-    override_from("DB_URL", "database.url", settings, complaints);
-    override_from("KAFKA_BOOTSTRAP_SERVERS", "kafka.bootstrap_servers", settings, complaints);
+    int index = find_variable(setting);
+    if (index >= 0)
+        return (struct settings_place){.file = variables[index].place};
+    return settings_reader_find(reader, setting);
 }
 
-static void normalise(struct settings *settings, const char *place, unsigned int line,
-    struct settings_complaints *complaints)
+void settings_environment_apply(const struct settings_reader *reader)
 {
-    char *url = NULL;
-    const char *reason = "";
-    int result = database_url_normalise(settings->database.url, &url, &reason);
+    static const char *const settings[] = {URL, SERVERS};
+    for (size_t i = 0; i < ARRAY_LENGTH(settings); i++) {
+        int index = find_variable(settings[i]);
+        if (index >= 0 && settings_set_text(reader->settings, settings_find(settings[i]),
+                              getenv(variables[index].variable)) < 0)
+            settings_complaints_add(reader->complaints, variables[index].place, 0, "out of memory");
+    }
+    reader->settings->has_standard_servers =
+        find_variable(SERVERS) < 0 && config_lookup(reader->config, SERVERS) == NULL;
+}
+
+static bool normalise(const struct settings_reader *reader)
+{
+    struct settings_place place = settings_environment_place(reader, URL);
+    struct database_url url CLEANUP(database_url_cleanup) = {0};
+    int result = database_url_normalise(reader->settings->database.url, &url);
     if (result < 0) {
-        settings_complaints_add(complaints, place, line,
-            "database.url: %s, expected postgresql://user@host/database",
-            result == -ENOMEM ? "out of memory" : reason);
-        return;
+        settings_complaints_add(reader->complaints, place.file, place.line,
+            URL ": %s, expected postgresql://user@host/database",
+            result == -ENOMEM ? "out of memory" : url.reason);
+        return false;
     }
-    free(settings->database.url);
-    settings->database.url = url;
+    if (url.ignored[0] != '\0')
+        settings_complaints_add(reader->warnings, place.file, place.line,
+            URL ": ignored, since it means nothing to libpq: %s", url.ignored);
+    if (settings_set_text(reader->settings, settings_find(URL), url.url) == 0)
+        return true;
+    settings_complaints_add(reader->complaints, place.file, place.line, URL ": out of memory");
+    return false;
 }
 
-void settings_environment_complete_url(struct settings *settings, const char *file,
-    unsigned int url_line, unsigned int password_line, struct settings_complaints *complaints)
+/* Whether the password stands in the file, for everybody to read. */
+static void warn_of_readable_url(const struct settings_reader *reader)
 {
-    const char *variable = getenv("DB_URL");
-    bool is_from_environment = variable != NULL && *variable != '\0';
-    size_t complaints_before = complaints->count;
-    normalise(settings, is_from_environment ? "environment: DB_URL" : file,
-        is_from_environment ? 0 : url_line, complaints);
-    if (complaints->count > complaints_before)
+    const config_setting_t *setting = config_lookup(reader->config, URL);
+    if (setting == NULL || find_variable(URL) >= 0 ||
+        !database_url_has_password(reader->settings->database.url) ||
+        !settings_source_is_world_readable(reader->source, config_setting_source_line(setting)))
         return;
+    struct settings_place place = settings_reader_place(reader, setting);
+    settings_complaints_add(reader->warnings, place.file, place.line,
+        URL ": holds a password, and everybody can read the file, expected mode 0640 or less");
+}
 
-    char *password CLEANUP(secret_file_wipe) = NULL;
-    char *path = NULL;
+void settings_environment_warn_of_secret(const struct settings_reader *reader,
+    const struct settings_place *place, const char *setting, const struct secret_file *secret)
+{
+    if (secret->is_world_readable)
+        settings_complaints_add(reader->warnings, place->file, place->line,
+            "%s: everybody can read the secret in %s, expected mode 0640 or less", setting,
+            secret->place);
+}
+
+/* True: *ret_secret has a password in it. */
+static bool read_password(const struct settings_reader *reader, struct secret_file *ret_secret)
+{
+    struct settings_place place = settings_reader_find(reader, PASSWORD_FILE);
     int result =
-        secret_file_read(CREDENTIAL_NAME, settings->database.password_file, &password, &path);
+        secret_file_read(CREDENTIAL_NAME, reader->settings->database.password_file, ret_secret);
     if (result < 0 && result != -ENODATA)
-        settings_complaints_add(complaints, file, password_line,
-            "database.password_file: cannot read %s: %s, expected a file with the password on its "
-            "first line",
-            path == NULL ? "it" : path, strerror(-result));
-    free(path);
+        settings_complaints_add(reader->complaints, place.file, place.line,
+            PASSWORD_FILE ": cannot read %s: %s, expected a file with the password on its first "
+                          "line",
+            ret_secret->place == NULL ? "it" : ret_secret->place, secret_file_reason(result));
     if (result < 0)
+        return false;
+    ret_secret->secret[strcspn(ret_secret->secret, "\r\n")] = '\0';
+    settings_environment_warn_of_secret(reader, &place, PASSWORD_FILE, ret_secret);
+    return true;
+}
+
+void settings_environment_complete_url(const struct settings_reader *reader)
+{
+    if (!normalise(reader))
         return;
-    password[strcspn(password, "\r\n")] = '\0';
-    char *url = NULL;
-    result = database_url_set_password(settings->database.url, password, &url);
-    if (result == 0) {
-        explicit_bzero(settings->database.url, strlen(settings->database.url));
-        free(settings->database.url);
-        settings->database.url = url;
-    } else if (result != -EEXIST) { /* a URL that carries a password of its own keeps it */
-        settings_complaints_add(complaints, file, password_line,
-            "database.password_file: database.url has no user to put the password behind, expected "
-            "postgresql://user@host/database");
-    }
+    warn_of_readable_url(reader);
+    struct secret_file secret CLEANUP(secret_file_cleanup) = {0};
+    if (!read_password(reader, &secret))
+        return;
+    struct settings_place place = settings_reader_find(reader, PASSWORD_FILE);
+    char *url CLEANUP(secret_file_wipe) = NULL;
+    int result = database_url_set_password(reader->settings->database.url, secret.secret, &url);
+    if (result == 0)
+        result = settings_set_text(reader->settings, settings_find(URL), url);
+    if (result == -EINVAL)
+        settings_complaints_add(reader->complaints, place.file, place.line,
+            PASSWORD_FILE ": " URL " has no user to put the password behind, expected "
+                          "postgresql://user@host/database");
+    else if (result < 0 && result != -EEXIST) /* a password of its own stays */
+        settings_complaints_add(
+            reader->complaints, place.file, place.line, PASSWORD_FILE ": out of memory");
 }

@@ -11,6 +11,7 @@
 #include "common/settings_kafka.h"
 #include "common/settings_listeners.h"
 #include "common/settings_reader.h"
+#include "common/settings_rules.h"
 
 #define RUN_DIR   "run_dir"
 #define PATH_SIZE 256
@@ -192,20 +193,11 @@ static void read_group(const struct settings_reader *reader, const config_settin
 
 static void complete(const struct settings_reader *reader)
 {
-    struct settings *settings = reader->settings;
     if (config_lookup(reader->config, SETTINGS_LISTENERS) == NULL)
         settings_listeners_add_standard(reader);
-    if (*settings->run_dir != '/') {
-        struct settings_place place = settings_reader_find(reader, RUN_DIR);
-        settings_complaints_add(reader->complaints, place.file, place.line,
-            RUN_DIR ": \"%s\" is not absolute, expected a path that begins with /",
-            settings->run_dir);
-    }
-    settings_environment_apply(settings, reader->complaints);
-    struct settings_place url = settings_reader_find(reader, "database.url");
-    struct settings_place password = settings_reader_find(reader, "database.password_file");
-    settings_environment_complete_url(
-        settings, url.file, url.line, password.line, reader->complaints);
+    settings_environment_apply(reader);
+    settings_environment_complete_url(reader);
+    settings_rules_check(reader);
 }
 
 /* Joins the file with what it includes and parses that. */
@@ -255,6 +247,20 @@ int settings_file_read(const char *path, struct settings *ret_settings,
     return 0;
 }
 
+/* NULL, with a complaint: what stands there is not usable. */
+static const char *find_run_dir(const struct settings_reader *reader)
+{
+    const config_setting_t *setting = config_lookup(reader->config, RUN_DIR);
+    if (setting == NULL)
+        return settings_find(RUN_DIR)->default_text;
+    const char *run_dir = config_setting_get_string(setting);
+    if (run_dir != NULL && *run_dir == '/')
+        return run_dir;
+    SETTINGS_COMPLAIN(
+        reader, setting, RUN_DIR ": is not usable, expected a path that begins with /");
+    return NULL;
+}
+
 int settings_file_find_run_dir(
     const char *path, char **ret_run_dir, struct settings_complaints *complaints)
 {
@@ -264,17 +270,11 @@ int settings_file_find_run_dir(
     int result = parse(path, &source, &config, complaints);
     if (result < 0)
         return result;
-    const char *run_dir = settings_find(RUN_DIR)->default_text;
-    const config_setting_t *setting = config_lookup(&config, RUN_DIR);
-    if (setting != NULL) {
-        run_dir = config_setting_get_string(setting);
-        if (run_dir == NULL || *run_dir != '/') {
-            const struct settings_reader reader = {.source = &source, .complaints = complaints};
-            SETTINGS_COMPLAIN(
-                &reader, setting, RUN_DIR ": is not usable, expected a path that begins with /");
-            return -EINVAL;
-        }
-    }
+    const struct settings_reader reader = {
+        .source = &source, .config = &config, .complaints = complaints};
+    const char *run_dir = find_run_dir(&reader);
+    if (run_dir == NULL)
+        return -EINVAL;
     *ret_run_dir = strdup(run_dir);
     return *ret_run_dir == NULL ? -ENOMEM : 0;
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/secret_file.h"
+#include "common/settings_environment.h"
 #include "common/settings_reader.h"
 
 #define FILE_SUFFIX "_file"
@@ -169,21 +169,36 @@ static void read_secret(const struct option_reader *reader, const char *property
     }
     char credential[SETTINGS_KAFKA_NAME_SIZE + 8];
     name_credential(property, credential, sizeof(credential));
-    char *secret CLEANUP(secret_file_wipe) = NULL;
-    char *place = NULL;
-    int result = secret_file_read(credential, path, &secret, &place);
+    struct secret_file file CLEANUP(secret_file_cleanup) = {0};
+    int result = secret_file_read(credential, path, &file);
     if (result < 0) {
         COMPLAIN(reader,
             SETTINGS_KAFKA_OPTIONS ".%s: cannot read %s: %s, expected a file, or the systemd "
                                    "credential \"%s\", with the value in it",
-            name, place == NULL ? "it" : place, strerror(-result), credential);
-    } else {
-        /* A password is a line, a key in PEM form has many. */
-        if (strncmp(secret, PEM_BEGIN, strlen(PEM_BEGIN)) != 0)
-            secret[strcspn(secret, "\r\n")] = '\0';
-        add_option(reader, property, secret, true);
+            name, file.place == NULL ? "it" : file.place, secret_file_reason(result), credential);
+        return;
     }
-    free(place);
+    /* A password is a line, a key in PEM form has many. */
+    if (strncmp(file.secret, PEM_BEGIN, strlen(PEM_BEGIN)) != 0)
+        file.secret[strcspn(file.secret, "\r\n")] = '\0';
+    add_option(reader, property, file.secret, true);
+    char setting[SETTINGS_KAFKA_NAME_SIZE + 32];
+    (void)snprintf(setting, sizeof(setting), SETTINGS_KAFKA_OPTIONS ".%s", name);
+    struct settings_place place = settings_reader_place(reader->all, reader->setting);
+    settings_environment_warn_of_secret(reader->all, &place, setting, &file);
+}
+
+/* A secret in the configuration itself. */
+static void warn_of_readable_secret(const struct option_reader *reader)
+{
+    if (!settings_source_is_world_readable(
+            reader->all->source, config_setting_source_line(reader->setting)))
+        return;
+    struct settings_place place = settings_reader_place(reader->all, reader->setting);
+    settings_complaints_add(reader->all->warnings, place.file, place.line,
+        SETTINGS_KAFKA_OPTIONS ".%s: is a secret, and everybody can read the file, expected mode "
+                               "0640 or less",
+        config_setting_name(reader->setting));
 }
 
 static void read_option(const struct option_reader *reader)
@@ -214,8 +229,12 @@ static void read_option(const struct option_reader *reader)
     }
     char number[24];
     const char *value = NULL;
-    if (format_value(reader, number, sizeof(number), &value))
-        add_option(reader, property, value, settings_kafka_is_secret(property));
+    if (!format_value(reader, number, sizeof(number), &value))
+        return;
+    bool is_secret = settings_kafka_is_secret(property);
+    add_option(reader, property, value, is_secret);
+    if (is_secret)
+        warn_of_readable_secret(reader);
 }
 
 void settings_kafka_read(const struct settings_reader *all, const config_setting_t *group)

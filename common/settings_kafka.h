@@ -18,9 +18,8 @@
 struct settings_reader;
 struct config_setting_t; /* libconfig's */
 
-/* Reads the group into kafka_options of the reader's settings. Complaints go to the reader. */
-void settings_kafka_read(
-    const struct settings_reader *reader, const struct config_setting_t *group);
+/* Reads the group into kafka_options of the reader's settings. Complaints go to it. */
+void settings_kafka_read(const struct settings_reader *all, const struct config_setting_t *group);
 
 /* Why a property ("enable.idempotence") is not to be set, or NULL. */
 const char *settings_kafka_refusal(const char *property);

@@ -88,15 +88,12 @@ int command_options_parse(
     return EX_OK;
 }
 
-int command_options_read_settings(const char *file, struct settings *ret_settings)
+int command_options_read_quietly(
+    const char *file, struct settings *ret_settings, struct settings_complaints *warnings)
 {
     struct settings_complaints complaints = {0};
-    struct settings_complaints warnings = {0};
     struct settings settings = {0};
-    int result = settings_file_read(file, &settings, &complaints, &warnings);
-    if (warnings.text != NULL)
-        (void)fprintf(stderr, "%s\n", warnings.text);
-    settings_complaints_cleanup(&warnings);
+    int result = settings_file_read(file, &settings, &complaints, warnings);
     if (result < 0) {
         (void)fprintf(
             stderr, "%s\n", complaints.text != NULL ? complaints.text : strerror(-result));
@@ -106,6 +103,16 @@ int command_options_read_settings(const char *file, struct settings *ret_setting
     settings_complaints_cleanup(&complaints);
     *ret_settings = settings;
     return EX_OK;
+}
+
+int command_options_read_settings(const char *file, struct settings *ret_settings)
+{
+    struct settings_complaints warnings = {0};
+    int status = command_options_read_quietly(file, ret_settings, &warnings);
+    if (warnings.text != NULL)
+        (void)fprintf(stderr, "%s\n", warnings.text);
+    settings_complaints_cleanup(&warnings);
+    return status;
 }
 
 int command_options_check_kafka(const char *file, const struct settings *settings)

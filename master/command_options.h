@@ -7,6 +7,7 @@
 
 #include "common/attributes.h"
 #include "common/settings.h"
+#include "common/settings_complaints.h"
 
 #define COMMAND_OPTIONS_NO_FILE "/dev/null" /* an empty configuration */
 
@@ -34,6 +35,9 @@ MUST_CHECK int command_options_refuse(const char *usage, const char *reason);
 /* EX_OK, or EX_CONFIG with every complaint on standard error as "file:line: what, expected". The
  * caller cleans up. */
 MUST_CHECK int command_options_read_settings(const char *file, struct settings *ret_settings);
+/* The same, with the warnings for the caller to say. */
+MUST_CHECK int command_options_read_quietly(
+    const char *file, struct settings *ret_settings, struct settings_complaints *warnings);
 /* The same about what only eventd can say of them. */
 MUST_CHECK int command_options_check_kafka(const char *file, const struct settings *settings);
 

@@ -7,7 +7,7 @@
 
 #include "common/descriptor_limit.h"
 #include "common/log.h"
-#include "common/settings.h"
+#include "common/settings_file.h"
 #include "master/command_options.h"
 #include "master/handover.h"
 #include "master/supervisor.h"
@@ -30,6 +30,35 @@ static void raise_descriptor_limit(const struct settings *settings)
             (unsigned long long)wanted);
 }
 
+/* What is assumed is said: a service without a configuration file may be one whose file is missing.
+ */
+static void say_what_is_assumed(
+    const struct command_options *options, const struct settings *settings)
+{
+    if (!options->is_file_named && strcmp(options->file, COMMAND_OPTIONS_NO_FILE) == 0)
+        log_info("no configuration file, the defaults and the environment are used missing=%s",
+            SETTINGS_FILE_DEFAULT);
+    if (settings->has_standard_servers)
+        log_warn("no broker is named, the default is used servers=\"%s\" expected=\"KAFKA_URL, "
+                 "KAFKA_BOOTSTRAP_SERVERS or kafka.bootstrap_servers\"",
+            settings->kafka.bootstrap_servers);
+}
+
+static int read_settings(const struct command_options *options, struct settings *ret_settings)
+{
+    struct settings_complaints warnings = {0};
+    int status = command_options_read_quietly(options->file, ret_settings, &warnings);
+    if (status == EX_OK) {
+        log_init("master");
+        log_configure(
+            (enum log_level)ret_settings->log.level, (enum log_format)ret_settings->log.format);
+        settings_complaints_log(&warnings, LOG_LEVEL_WARN);
+        say_what_is_assumed(options, ret_settings);
+    }
+    settings_complaints_cleanup(&warnings);
+    return status;
+}
+
 int command_run(int argc, char **argv)
 {
     int blocked = supervisor_block_requests();
@@ -48,11 +77,9 @@ int command_run(int argc, char **argv)
     if (handover_fd >= 0)
         return supervisor_take_over(options.file, handover_fd);
     struct settings settings;
-    status = command_options_read_settings(options.file, &settings);
+    status = read_settings(&options, &settings);
     if (status != EX_OK)
         return status;
-    log_init("master");
-    log_configure((enum log_level)settings.log.level, (enum log_format)settings.log.format);
     status = command_options_check_kafka(options.file, &settings);
     if (status != EX_OK) {
         settings_cleanup(&settings);

@@ -265,3 +265,49 @@ Test(check, refuses_a_number_that_only_fits_when_it_is_cut_off)
     then_is_refused("workers = 4294967298;\n",
         "userd.conf:1: workers: 4294967298 is out of bounds, expected 0 to 64");
 }
+
+/* ---- what no service could run with ---- */
+
+Test(check, refuses_what_cannot_work)
+{
+    then_is_refused("kafka = { bootstrap_servers = \"a b c\"; };\n",
+        "userd.conf:1: kafka.bootstrap_servers: \"a b c\" is no address of a broker");
+    then_is_refused("kafka = { bootstrap_servers = \"kafka:99999\"; };\n",
+        "userd.conf:1: kafka.bootstrap_servers: \"kafka:99999\" is no address of a broker");
+    then_is_refused("kafka = { dead_letter_topic = \"registration\"; };\n",
+        "userd.conf:1: kafka.dead_letter_topic: is the topic of kafka.registration_topic too");
+    then_is_refused("kafka = { delete_topic = \"a/b\"; };\n",
+        "userd.conf:1: kafka.delete_topic: \"a/b\" is no name of a topic");
+    then_is_refused(
+        "listeners = (\n"
+        "  { name = \"a\"; address = \"127.0.0.1:50053\"; services = [ \"user.User\" ]; },\n"
+        "  { name = \"b\"; address = \"[::]:50053\"; services = [ \"user.User\" ]; } );\n",
+        "userd.conf:3: listeners: address \"[::]:50053\" of \"b\" is in use by \"a\"");
+    then_is_refused("database = { url = \"postgresql://u:hidden@h/d?bogus=1\"; };\n",
+        "userd.conf:1: database.url: has a parameter \"bogus\" that is unknown");
+}
+
+/* Whatever is in it, and whether it is taken or refused. */
+Test(check, shows_no_password_of_any_url)
+{
+    static const char *const urls[] = {"postgresql://u:hid?den@h/d", "postgresql://u:hid#den@h/d",
+        "postgresql://u:hid/den@h/d", "postgresql://u:hid@den@h/d", "postgresql://u:hid%den@h/d",
+        "postgresql://u:hidden@h:99999/d", "postgresql://u:hidden@[::1/d",
+        "postgresql://u:hidden@h/d?bogus=1", "postgresql://u@h/d?password=hidden",
+        "postgresql://u@h/d?sslpassword=hidden", "host=h password=hidden",
+        "host=h password = hidden", "host=h password=x hidden", "mysql://u:hidden@h/d", "hidden"};
+    static const char *const commands[] = {"check", "run"};
+    test_file_write(config_path, "run_dir = \"/proc/nowhere\";\n");
+    for (size_t i = 0; i < ARRAY_LENGTH(urls); i++)
+        for (size_t j = 0; j < ARRAY_LENGTH(commands); j++) {
+            char variable[128];
+            (void)snprintf(variable, sizeof(variable), "DB_URL=%s", urls[i]);
+            const char *const environment[] = {variable, NULL};
+            char *output = NULL;
+            (void)tell(commands[j], environment, &output);
+            cr_assert(strlen(output) > 0);
+            cr_expect(strstr(output, "hid") == NULL && strstr(output, "den@") == NULL,
+                "the password of %s is shown: %s", urls[i], output);
+            free(output);
+        }
+}

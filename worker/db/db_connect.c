@@ -325,7 +325,9 @@ static int on_start(struct db_connect *connect)
     char *error_text = NULL;
     connect->parameters = PQconninfoParse(connect->options->url, &error_text);
     if (!connect->parameters) {
-        connect->reason = copy_message(error_text ? error_text : "out of memory");
+        /* libpq repeats the URL in its message, password and all */
+        connect->reason = strdup(
+            error_text ? "libpq cannot read database.url: userd check says more" : "out of memory");
         PQfreemem(error_text);
         fail(connect, connect->reason);
         return 0;

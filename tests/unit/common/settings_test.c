@@ -20,6 +20,7 @@ static char path[] = "/tmp/userd-settings-XXXXXX";
 static void given_no_environment(void)
 {
     (void)unsetenv("DB_URL");
+    (void)unsetenv("KAFKA_URL");
     (void)unsetenv("KAFKA_BOOTSTRAP_SERVERS");
     (void)unsetenv("CREDENTIALS_DIRECTORY");
 }
@@ -179,6 +180,30 @@ Test(settings, the_environment_wins_over_the_file)
     cr_expect_str_eq(
         settings.database.url, "postgresql://postgres:secret@postgres_user:5432/user_db");
     cr_expect_str_eq(settings.kafka.bootstrap_servers, "kafka:9092");
+    settings_cleanup(&settings);
+}
+
+Test(settings, the_variables_of_the_legacy_service_count_in_its_order)
+{
+    struct settings settings = {0};
+    cr_assert_eq(setenv("KAFKA_BOOTSTRAP_SERVERS", "second:9092", 1), 0);
+    cr_assert_eq(setenv("KAFKA_URL", "first:9092", 1), 0);
+    when_read("kafka = { bootstrap_servers = \"third:9092\"; };\n", &settings);
+    cr_expect_str_eq(settings.kafka.bootstrap_servers, "first:9092");
+    cr_expect_not(settings.has_standard_servers);
+    settings_cleanup(&settings);
+    cr_assert_eq(setenv("KAFKA_URL", "", 1), 0);
+    remove_file();
+    memcpy(path, "/tmp/userd-settings-XXXXXX", sizeof(path));
+    when_read("", &settings);
+    cr_expect_str_eq(settings.kafka.bootstrap_servers, "second:9092");
+    cr_expect_not(settings.has_standard_servers);
+    settings_cleanup(&settings);
+    (void)unsetenv("KAFKA_BOOTSTRAP_SERVERS");
+    remove_file();
+    memcpy(path, "/tmp/userd-settings-XXXXXX", sizeof(path));
+    when_read("", &settings);
+    cr_expect(settings.has_standard_servers);
     settings_cleanup(&settings);
 }
 

@@ -45,6 +45,7 @@ static struct addrinfo *make_entry(const char *text, uint16_t port)
     return entry;
 }
 
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name) */
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
     struct addrinfo **ret_entries)
 {
@@ -64,6 +65,7 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
     return *ret_entries == NULL ? EAI_NONAME : 0;
 }
 
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name) */
 void freeaddrinfo(struct addrinfo *entries)
 {
     while (entries != NULL) {
