@@ -71,6 +71,24 @@ Test(event, is_never_refused_for_its_name)
         &userd, "SELECT string_agg(id_auth::text, ',' ORDER BY id_auth) FROM username_claim", "1");
 }
 
+/* Each of them is one to the legacy service, or would have ended it. */
+Test(event, is_never_refused_for_what_nobody_reads)
+{
+    when_sent("registration", "{\"id\": 1, \"username\": \"tri\\u0000nity\"}");
+    when_sent("registration", "{\"id\": 2, \"username\": \"tri\\ud800nity\"}");
+    when_sent("registration", "{\"id\": 8, \"username\": \"morpheus\", \"id\": 3}");
+    when_sent("registration",
+        "{\"id\": 4, \"username\": \"niobe\", \"a\": NaN, \"b\": 1e999, \"c\": \"\\u0000\\udc00\", "
+        "\"d\": 99999999999999999999}");
+    then_name_becomes(&userd, 1, "tri\xef\xbf\xbdnity");
+    then_name_becomes(&userd, 2, "tri\xef\xbf\xbdnity");
+    then_name_becomes(&userd, 3, "morpheus");
+    then_name_becomes(&userd, 4, "niobe");
+    then_database_says(&userd,
+        "SELECT string_agg(id_auth::text, ',' ORDER BY id_auth) FROM username_claim", "3,4");
+    then_database_says(&userd, "SELECT count(*) FROM outbox", "0");
+}
+
 Test(event, delete_is_published_exactly_as_the_platform_reads_it)
 {
     test_reader_open(&reader, &userd.broker, "delete");
@@ -144,9 +162,9 @@ static const struct {
     {"registration", "{\"id\": 99999999999999999999, \"username\": \"trinity\"}", 0},
     {"registration", "{\"id\": 17, \"username\": 5}", 0},
     {"registration", "{\"id\": 17, \"username\": null}", 0},
-    {"registration", "{\"id\": 17, \"id\": 18, \"username\": \"trinity\"}", 0},
+    {"registration", "{\"id\": 17\0, \"username\": \"trinity\"}", 33},
     {"registration", "{\"id\": 17, \"username\": \"tri\xFFnity\"}", 0},
-    {"registration", "{\"id\": 17, \"username\": \"tri\\u0000nity\"}", 0},
+    {"registration", "{\"id\": 17, \"username\": \"trinity\", \"more\": 1e}", 0},
     {"registration", "{\"id\": 17, \"username\": \"trinity\"} {}", 0},
     {"registration", "{\"id\": 17, \"username\": \"tri\0nity\"}", 34},
     {"admin_delete_user", "{}", 0},

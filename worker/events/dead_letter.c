@@ -2,25 +2,17 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* PostgreSQL takes UTF-8 only; Kafka asks nothing of a header's name. */
-static bool is_utf8(const char *text)
-{
-    json_t *probe = json_string(text);
-    if (probe == NULL)
-        return false;
-    json_decref(probe);
-    return true;
-}
+#include "worker/user/username_rules.h"
 
-/* The name itself, or a copy with '?' for every byte beyond ASCII. NULL without memory. */
+/* The name itself, or a copy with '?' for every byte beyond ASCII: PostgreSQL takes UTF-8 only, and
+ * Kafka asks nothing of a header's name. NULL without memory. */
 static const char *mend_name(struct dead_letter *memory, const char *name)
 {
-    if (is_utf8(name))
+    if (username_rules_is_text(name, strlen(name)))
         return name;
     char *copy = strdup(name);
     if (copy == NULL)

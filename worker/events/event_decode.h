@@ -1,9 +1,10 @@
 /* The bytes of a consumed event, and what they say. Pure: no channels, no database, no clock.
  *
- * Strict on purpose, because every doubt would be somebody's account: the value is one JSON object
- * in UTF-8, without duplicate keys and with nothing behind it. `id` is a JSON integer in the range
- * of int32: 17.0, "17" and true are none. `username` is a string without U+0000. Members that we do
- * not know are fine.
+ * What the legacy service takes is taken, and means the same: the value is one JSON object as
+ * Python's json reads it (json_reader.h); of equal keys the last counts, and members that we do not
+ * know may be anything. `id` is a JSON integer in the range of int32: 17.0, "17" and true are none.
+ * `username` is a string; U+0000 and lone surrogates in it become U+FFFD, with which nobody can
+ * hold a name (username_rules.h): an account that exists already is not refused for its name.
  */
 #ifndef USERD_WORKER_EVENTS_EVENT_DECODE_H
 #define USERD_WORKER_EVENTS_EVENT_DECODE_H
@@ -20,10 +21,10 @@ struct decoded_event {
     size_t username_length;
 };
 
-/* NULL, or static text that says what is wrong; then *ret_event is untouched. A `value` of NULL is
- * Kafka's null. */
-MUST_CHECK const char *event_decode(
-    enum user_event_kind kind, const void *value, size_t length, struct decoded_event *ret_event);
+/* 0; -EBADMSG: it is no event, and *ret_reason is static text that says why; -ENOMEM: nothing is
+ * known of it. *ret_event is set only by 0. A `value` of NULL is Kafka's null. */
+MUST_CHECK int event_decode(enum user_event_kind kind, const void *value, size_t length,
+    struct decoded_event *ret_event, const char **ret_reason);
 void decoded_event_cleanup(struct decoded_event *event);
 
 #endif

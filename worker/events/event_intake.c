@@ -262,7 +262,8 @@ static void find_traceparent(const Userd__Ipc__Record *record, char ret_text[TRA
     }
 }
 
-static void decode_records(struct intake_batch *batch)
+/* 0 or -ENOMEM. */
+static int decode_records(struct intake_batch *batch)
 {
     enum user_event_kind kind =
         batch->batch->kind == USERD__IPC__EVENT_KIND__EVENT_KIND_REGISTRATION
@@ -278,10 +279,14 @@ static void decode_records(struct intake_batch *batch)
         const void *value = NULL;
         if (record->has_value)
             value = record->value.data == NULL ? (const void *)"" : record->value.data;
-        const char *error = event_decode(kind, value, record->value.len, &batch->items[i].event);
-        if (error != NULL)
-            condemn(batch, i, category_undecodable, error);
+        const char *reason = NULL;
+        int result = event_decode(kind, value, record->value.len, &batch->items[i].event, &reason);
+        if (result == -EBADMSG)
+            condemn(batch, i, category_undecodable, reason);
+        else if (result < 0)
+            return result;
     }
+    return 0;
 }
 
 /* The frame lives only as long as its handler. */
@@ -327,9 +332,11 @@ int event_intake_on_batch(
     batch->result.id = frame->id;
     intake->pending++;
     FAILPOINT("intake.received");
-    decode_records(batch);
     batch->piece = frame->n_records;
-    apply_piece(batch);
+    if (decode_records(batch) < 0)
+        answer(batch, USERD__IPC__DELIVER_RESULT__OUTCOME__UNAVAILABLE);
+    else
+        apply_piece(batch);
     return 0;
 }
 

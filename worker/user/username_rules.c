@@ -15,6 +15,7 @@
 #define INPUT_MAX_BYTES ((size_t)USERNAME_MAX_BYTES * 4)
 /* An index entry of PostgreSQL ends at 2704 bytes. 32 characters do not come near it. */
 #define CANONICAL_MAX_BYTES 2048
+#define REPLACEMENT         0xfffd
 /* The second round changes nothing in any name known; a bound all the same. */
 #define FOLD_ROUNDS 8
 
@@ -26,6 +27,8 @@ static const char message_unassigned[] =
     "username must not contain unassigned or private characters";
 static const char message_invisible[] =
     "username must not contain invisible or formatting characters";
+static const char message_replacement[] =
+    "username must not contain U+FFFD, which stands for a character that was lost";
 static const char message_edge[] = "username must not begin or end with a space";
 static const char message_space[] =
     "username must not contain spaces other than single ones between other characters";
@@ -83,6 +86,8 @@ static const char *check_code_point(ucs4_t code_point)
     if (uc_is_general_category(code_point, UC_FORMAT) ||
         uc_is_property_default_ignorable_code_point(code_point))
         return message_invisible;
+    if (code_point == REPLACEMENT)
+        return message_replacement;
     if (code_point != ' ' && uc_is_property_white_space(code_point))
         return message_space;
     return NULL;

@@ -3,11 +3,12 @@
  *
  * A name is stored in NFC. It has 4 to 32 user-perceived characters (extended grapheme clusters,
  * UAX #29) in at most 512 bytes, and holds none of: control characters; unassigned, private use and
- * noncharacter code points; format characters and anything else that is default-ignorable (zero
- * width joiners, direction marks, variation selectors: names that look alike must be alike); white
- * space other than U+0020, and of that only single ones between other characters. The canonical
- * form is NFKC and full case folding without a language, applied until nothing changes: "Straße",
- * "STRASSE" and "ｓｔｒａｓｓｅ" are one name. Unicode is the version that libunistring knows.
+ * noncharacter code points; U+FFFD, which stands for a character that was lost; format characters
+ * and anything else that is default-ignorable (zero width joiners, direction marks, variation
+ * selectors: names that look alike must be alike); white space other than U+0020, and of that only
+ * single ones between other characters. The canonical form is NFKC and full case folding without a
+ * language, applied until nothing changes: "Straße", "STRASSE" and "ｓｔｒａｓｓｅ" are one name.
+ * Unicode is the version that libunistring knows.
  */
 #ifndef USERD_WORKER_USER_USERNAME_RULES_H
 #define USERD_WORKER_USER_USERNAME_RULES_H

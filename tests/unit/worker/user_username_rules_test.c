@@ -173,6 +173,8 @@ Test(username_rules, refuse_control_and_unassigned_characters)
     expect_refusal("neo\xee\x80\x80neo", expected);     /* U+E000 */
     expect_refusal("neo\xef\xbf\xbfneo", expected);     /* U+FFFF */
     expect_refusal("neo\xf4\x8f\xbf\xbdneo", expected); /* U+10FFFD */
+    expect_refusal("neo\xef\xbf\xbdneo",
+        "username must not contain U+FFFD, which stands for a character that was lost");
 }
 
 Test(username_rules, allow_single_spaces_inside)
