@@ -4,6 +4,7 @@
 
 #include "common/log.h"
 #include "worker/rpc/rpc_call_life.h"
+#include "worker/rpc/rpc_reader.h"
 
 static struct rpc_call *shift(struct rpc_burst *burst)
 {
@@ -26,6 +27,7 @@ void rpc_burst_flush(struct rpc_burst *burst)
 {
     if (burst->first == NULL)
         return;
+    rpc_reader_begin_turn();
     if (burst->source != NULL)
         (void)sd_event_source_set_enabled(burst->source, SD_EVENT_OFF);
     if (burst->first == burst->last) { /* alone: the context would cost more than it saves */

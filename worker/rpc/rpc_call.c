@@ -148,7 +148,9 @@ static void release_call(struct rpc_call *call)
     if (call->is_late)
         atomic_fetch_sub_explicit(&call->pool->late, 1, memory_order_relaxed);
     /* A deadline that has passed is a cancellation too, but no ill will. */
-    if (call->was_cancelled != 0 && (uint64_t)call->deadline_us > monotonic_clock_us())
+    if (call->was_cancelled == 0)
+        rpc_peer_add_served(call->peer);
+    else if ((uint64_t)call->deadline_us > monotonic_clock_us())
         rpc_peer_add_cancelled(call->peer);
     rpc_peer_add_finished(call->peer, call->reply_bytes);
     rpc_peer_release(call->peer);

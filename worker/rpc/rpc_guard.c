@@ -32,6 +32,7 @@
 #define CALLS_FOR_STREAM 4
 /* All that it has under way may be taken back at once, and again. */
 #define CANCELS_FOR_STREAM 2
+#define MILLIONTHS         UINT64_C(1000000)
 
 struct rpc_guard_rules rpc_guard_rules_of(const struct settings *settings)
 {
@@ -122,9 +123,10 @@ static bool cancels_too_much(struct rpc_guard *guard, const struct rpc_guard_rul
     const struct rpc_guard_sample *sample)
 {
     uint64_t passed_us = growth(sample->now_us, guard->last.now_us);
-    guard->cancel_level += growth(sample->cancelled, guard->last.cancelled);
-    leak(&guard->cancel_level, rules->cancels_per_second * passed_us / MONOTONIC_CLOCK_US_PER_S);
-    return rules->cancels_per_second > 0 && guard->cancel_level > rules->cancel_burst;
+    /* In millionths: looks come so often that a small rate leaks less than one in between. */
+    guard->cancel_level += growth(sample->cancelled, guard->last.cancelled) * MILLIONTHS;
+    leak(&guard->cancel_level, rules->cancels_per_second * passed_us);
+    return rules->cancels_per_second > 0 && guard->cancel_level > rules->cancel_burst * MILLIONTHS;
 }
 
 /* No answer has left for too long, though there are some. */

@@ -41,9 +41,9 @@ struct rpc_guard_sample {
 /* What is remembered of a connection. Zeroed at first. */
 struct rpc_guard {
     struct rpc_guard_sample last;
-    uint64_t byte_level;  /* leaking buckets */
-    uint64_t memory_then; /* when byte_level was last 0 */
-    uint64_t cancel_level;
+    uint64_t byte_level;   /* leaking buckets */
+    uint64_t memory_then;  /* when byte_level was last 0 */
+    uint64_t cancel_level; /* in millionths */
     uint64_t stuck_since_us;
 };
 

@@ -294,3 +294,8 @@ void rpc_peer_add_cancelled(struct rpc_peer *peer)
 {
     scoreboard_add(&peer->use.cancelled, 1);
 }
+
+void rpc_peer_add_served(struct rpc_peer *peer)
+{
+    scoreboard_add(&peer->use.served, 1);
+}

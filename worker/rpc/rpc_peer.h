@@ -31,7 +31,8 @@ struct rpc_peer_use {
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t arrived; /* rpc thread, as all but the last two */
     _Atomic uint64_t answered_at_once;                  /* by the rpc thread */
     _Atomic uint64_t finished;
-    _Atomic uint64_t cancelled;                          /* by the client, before the deadline */
+    _Atomic uint64_t cancelled; /* by the client, before the deadline */
+    _Atomic uint64_t served;    /* ended otherwise: calls and streams that got their answer */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t answered; /* by the loop thread */
     atomic_size_t bytes; /* of requests that wait and answers that are unsent; both threads */
 };
@@ -100,6 +101,9 @@ void rpc_peer_add_answered(
 void rpc_peer_add_finished(struct rpc_peer *peer, size_t reply_bytes);
 /* Rpc thread: the client took the call back. */
 void rpc_peer_add_cancelled(struct rpc_peer *peer);
+/* Rpc thread: a call or stream is over, and neither its client nor its deadline nor an error of the
+ * connection ended it. */
+void rpc_peer_add_served(struct rpc_peer *peer);
 
 uint64_t rpc_peer_use_waiting(const struct rpc_peer_use *use);
 uint64_t rpc_peer_use_unsent(const struct rpc_peer_use *use);

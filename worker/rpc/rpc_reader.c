@@ -10,6 +10,7 @@
 
 #include "common/log.h"
 #include "common/monotonic_clock.h"
+#include "worker/rpc/rpc_budget.h"
 #include "worker/rpc/rpc_core.h"
 #include "worker/rpc/rpc_frames.h"
 #include "worker/rpc/rpc_guard.h"
@@ -35,21 +36,39 @@
 #define FDS_MAX          262144 /* what is not used takes no memory */
 #define LINES_PER_SECOND 5
 
+#define HEARTBEAT_US 1000000
+
+/* A stretch of a thread's work: a call into the C core. Ends at the thread's next one, or when all
+ * that was read is worked through. */
+struct turn {
+    uint64_t number;
+    bool is_rpc_thread;
+    uint64_t last_beat_us;
+};
+
 struct reader {
     uint64_t cookie;    /* the kernel's, of the socket; 0: not one of ours */
     uint64_t window_us; /* when the count of resets began */
     uint32_t listener;
+    const struct rpc_peer *peer; /* NULL: not known */
+    const struct turn *turn;     /* the thread that read it last; NULL: a new turn begins */
+    uint64_t turn_number;
+    uint64_t turn_us; /* when it began with this connection */
     struct rpc_frames frames;
+    struct rpc_budget budget;
 };
 
 /* Our rule is to have no such thing; see rpc_reader_open(). */
 static struct reader_table {
     struct rpc_frames_limits limits;
+    struct rpc_budget_limits budget_limits;
     struct scoreboard_slot *slot;
     size_t count;
     size_t used;            /* the highest descriptor that was ever added, and one; loop thread */
     struct reader *readers; /* owned; by descriptor */
 } table;
+
+static _Thread_local struct turn this_turn;
 
 static uint64_t cookie_of(int fd)
 {
@@ -60,18 +79,79 @@ static uint64_t cookie_of(int fd)
     return cookie;
 }
 
-static void end_window(struct reader *reader)
+/* ---- turns ---- */
+
+void rpc_reader_begin_turn(void)
 {
-    if (monotonic_clock_us() - reader->window_us >= RESETS_WINDOW_US)
-        reader->frames.resets = 0;
+    this_turn.number++;
 }
 
-static enum rpc_frames_verdict follow(
-    struct reader *reader, const struct msghdr *message, size_t length)
+void rpc_reader_beat_here(void)
+{
+    this_turn.is_rpc_thread = true;
+}
+
+static void beat(uint64_t now_us)
+{
+    if (!this_turn.is_rpc_thread || now_us - this_turn.last_beat_us < HEARTBEAT_US)
+        return;
+    this_turn.last_beat_us = now_us;
+    atomic_store_explicit(&table.slot->rpc_heartbeat_us, now_us, memory_order_relaxed);
+}
+
+/* Whether the connection has had the thread for long enough. */
+static bool is_turn_over(struct reader *reader, uint64_t now_us)
+{
+    if (this_turn.number == 0)
+        return false; /* the C core's own thread: nobody waits for it */
+    if (reader->turn != &this_turn || reader->turn_number != this_turn.number) {
+        reader->turn = &this_turn;
+        reader->turn_number = this_turn.number;
+        reader->turn_us = now_us;
+    }
+    return now_us - reader->turn_us > RPC_READER_SLICE_US;
+}
+
+/* The C core is told of a socket by the edge (EPOLLET): what waits there already is no news. The
+ * kernel looks for waiting bytes anew when these options are set, and tells all that wait for the
+ * socket. The values are those that they have. */
+static bool announce_again(int fd)
+{
+    const int one = 1;
+    int size = 0;
+    socklen_t length = sizeof(size);
+    int domain = 0;
+    socklen_t domain_length = sizeof(domain);
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &domain_length) != 0)
+        return false;
+    if (domain != AF_UNIX)
+        return setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof(one)) == 0;
+    /* The kernel says twice what it was told (socket(7)). */
+    if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &length) != 0)
+        return false;
+    size /= 2;
+    return setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == 0;
+}
+
+/* True: the C core is to come back for what waits. */
+static bool defer(int fd, struct reader *reader)
+{
+    if (reader->cookie != cookie_of(fd)) {
+        reader->cookie = 0;
+        return false;
+    }
+    reader->turn = NULL;
+    return announce_again(fd);
+}
+
+/* ---- what is read ---- */
+
+static enum rpc_frames_verdict follow_frames(
+    struct reader *reader, const struct msghdr *message, size_t length, uint64_t now_us)
 {
     enum rpc_frames_verdict verdict = RPC_FRAMES_FINE;
-    if (reader->frames.resets > 0)
-        end_window(reader);
+    if (reader->frames.resets > 0 && now_us - reader->window_us >= RESETS_WINDOW_US)
+        reader->frames.resets = 0;
     bool is_first = reader->frames.resets == 0;
     for (size_t i = 0; i < message->msg_iovlen && length > 0 && verdict == RPC_FRAMES_FINE; i++) {
         const struct iovec *part = &message->msg_iov[i];
@@ -80,11 +160,41 @@ static enum rpc_frames_verdict follow(
         length -= taken;
     }
     if (is_first && reader->frames.resets > 0)
-        reader->window_us = monotonic_clock_us();
+        reader->window_us = now_us;
     return verdict;
 }
 
-static void end_connection(int fd, const struct reader *reader, enum rpc_frames_verdict verdict)
+static enum rpc_budget_verdict judge_budget(struct reader *reader, uint64_t now_us)
+{
+    const struct rpc_frames *frames = &reader->frames;
+    struct rpc_budget_sample sample = {
+        .now_us = now_us,
+        .headers = frames->headers,
+        .messages = frames->messages.begun,
+    };
+    if (sample.headers == reader->budget.headers && sample.messages == reader->budget.messages)
+        return RPC_BUDGET_FINE;
+    /* Where it is not known what becomes of calls, all count as answered. */
+    sample.answered = reader->peer == NULL
+                          ? sample.headers
+                          : atomic_load_explicit(&reader->peer->use.served, memory_order_relaxed);
+    return rpc_budget_judge(&reader->budget, &table.budget_limits, &sample);
+}
+
+/* NULL: nothing is wrong; otherwise for what the connection is to be reset. */
+static const char *judge(
+    struct reader *reader, const struct msghdr *message, size_t length, uint64_t now_us)
+{
+    enum rpc_frames_verdict frames = follow_frames(reader, message, length, now_us);
+    if (frames != RPC_FRAMES_FINE)
+        return rpc_frames_verdict_name(frames);
+    enum rpc_budget_verdict budget = judge_budget(reader, now_us);
+    if (budget != RPC_BUDGET_FINE)
+        return rpc_budget_verdict_name(budget);
+    return NULL;
+}
+
+static void end_connection(int fd, const struct reader *reader, const char *reason)
 {
     static _Thread_local struct log_limit limit;
     char name[RPC_PEER_NAME_BYTES];
@@ -93,42 +203,62 @@ static void end_connection(int fd, const struct reader *reader, enum rpc_frames_
     assert(has_name);
     rpc_guard_reset_connection(fd); /* first: the guard counts none that has been reset */
     if (log_limit_allows(&limit, LINES_PER_SECOND, &suppressed))
-        log_warn("connection reset reason=%s listener=%u peer=\"%s\" suppressed=%u",
-            rpc_frames_verdict_name(verdict), reader->listener, name, suppressed);
+        log_warn("connection reset reason=%s listener=%u peer=\"%s\" suppressed=%u", reason,
+            reader->listener, name, suppressed);
     atomic_fetch_add_explicit(&table.slot->connections_reset, 1, memory_order_relaxed);
 }
 
-/* In the place of the C library's, for all of the process. A descriptor's connection is read by one
- * thread at a time. */
-__attribute__((visibility("default"))) ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+/* The bytes are with the C core's buffers already, which it does not look at after an error. */
+static ssize_t judge_read(
+    int fd, struct reader *reader, const struct msghdr *message, ssize_t length, uint64_t now_us)
 {
-    ssize_t length = syscall(SYS_recvmsg, fd, message, flags);
-    /* The error queue holds none of the client's bytes, and another thread may be reading those. */
-    if ((flags & MSG_ERRQUEUE) != 0)
-        return length;
-    if (length <= 0 || fd < 0 || (size_t)fd >= table.count || table.readers[fd].cookie == 0)
-        return length;
-    struct reader *reader = &table.readers[fd];
-    enum rpc_frames_verdict verdict = follow(reader, message, (size_t)length);
-    if (verdict == RPC_FRAMES_FINE)
+    const char *reason = judge(reader, message, (size_t)length, now_us);
+    if (reason == NULL)
         return length;
     /* The descriptor may be another socket's by now, which we were not told of. */
     bool is_same = reader->cookie == cookie_of(fd);
     reader->cookie = 0;
+    rpc_frames_cleanup(&reader->frames);
     if (!is_same)
         return length;
-    end_connection(fd, reader, verdict);
+    end_connection(fd, reader, reason);
     errno = ECONNRESET;
     return -1;
 }
 
-void rpc_reader_add(int fd, uint32_t listener)
+/* In the place of the C library's, for all of the process. A descriptor's connection is read by one
+ * thread at a time; its error queue holds none of the client's bytes, and another thread may read
+ * that meanwhile. */
+__attribute__((visibility("default"))) ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+    if ((flags & MSG_ERRQUEUE) != 0 || fd < 0 || (size_t)fd >= table.count ||
+        table.readers[fd].cookie == 0)
+        return syscall(SYS_recvmsg, fd, message, flags);
+    struct reader *reader = &table.readers[fd];
+    uint64_t now_us = monotonic_clock_us();
+    beat(now_us);
+    if (is_turn_over(reader, now_us) && defer(fd, reader)) {
+        errno = EAGAIN;
+        return -1;
+    }
+    ssize_t length = syscall(SYS_recvmsg, fd, message, flags);
+    return length > 0 ? judge_read(fd, reader, message, length, now_us) : length;
+}
+
+/* ---- for the callers ---- */
+
+void rpc_reader_add(int fd, uint32_t listener, const struct rpc_peer *peer)
 {
     if ((size_t)fd >= table.count)
         return;
     struct reader *reader = &table.readers[fd];
     rpc_frames_cleanup(&reader->frames); /* of the descriptor's connection before this one */
-    *reader = (struct reader){.cookie = cookie_of(fd), .listener = listener};
+    /* Peer 0 is many connections'. */
+    *reader = (struct reader){
+        .cookie = cookie_of(fd),
+        .listener = listener,
+        .peer = peer != NULL && peer->number != 0 ? peer : NULL,
+    };
     rpc_frames_init(&reader->frames);
     if ((size_t)fd >= table.used)
         table.used = (size_t)fd + 1;
@@ -161,6 +291,7 @@ int rpc_reader_open(const struct settings *settings, struct scoreboard_slot *slo
                 .half_messages =
                     (uint32_t)settings->limits.streams_per_connection * HALF_MESSAGES_FOR_STREAM,
             },
+        .budget_limits = rpc_budget_limits_of(settings),
         .slot = slot,
         .count = count,
         .readers = readers,

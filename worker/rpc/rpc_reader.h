@@ -1,7 +1,12 @@
 /* Stands between the C core and the sockets of plaintext connections: what a client sends is looked
- * at (rpc_frames.h) before the C core's parser gets it, and a connection that goes too far ends
- * there, whatever else the machine has to do at that moment. A look from outside (rpc_watch.h)
- * comes only after the harm.
+ * at (rpc_frames.h, rpc_budget.h) before the C core's parser gets it, and a connection that goes
+ * too far ends there, whatever else the machine has to do at that moment. A look from outside
+ * (rpc_watch.h) comes only after the harm.
+ *
+ * The C core reads one socket again and again as long as there are bytes, and does all that comes
+ * of them, before the call into it returns that began this. Here a connection is told that there is
+ * nothing more (EAGAIN) when it has had a thread for RPC_READER_SLICE_US. The C core then waits for
+ * the socket to become readable, which it is told at once: it goes on after the others.
  *
  * The C core has no place for this, but it reads with recvmsg(): the worker has one of its own,
  * which the dynamic linker puts in its way. Should another C core read otherwise, nothing is looked
@@ -13,13 +18,23 @@
 #include "common/attributes.h"
 #include "common/scoreboard.h"
 #include "common/settings.h"
+#include "worker/rpc/rpc_peer.h"
+
+/* Of one turn, before the bytes that were read last are worked through. */
+#define RPC_READER_SLICE_US 10000
 
 /* Room for all descriptors that the process may have. Once for a process: the function that all
  * libraries call has no other way to what it needs. Before the C core starts. */
 MUST_CHECK int rpc_reader_open(const struct settings *settings, struct scoreboard_slot *slot);
 /* When no connection is left. */
 void rpc_reader_close(void);
-/* The C core is about to get this connection, which has not been read from. Loop thread. */
-void rpc_reader_add(int fd, uint32_t listener);
+/* The C core is about to get this connection, which has not been read from. Its calls are counted
+ * at `peer`, which is looked at until rpc_reader_close(); NULL: nowhere. Loop thread. */
+void rpc_reader_add(int fd, uint32_t listener, const struct rpc_peer *peer);
+
+/* This thread is about to call the C core: each connection may have it for a slice from now on. */
+void rpc_reader_begin_turn(void);
+/* Reads on this thread are signs of life of the rpc thread (rpc_heartbeat_us). */
+void rpc_reader_beat_here(void);
 
 #endif

@@ -75,9 +75,11 @@ static void *run_queue(void *server_pointer)
 {
     struct rpc_server *server = server_pointer;
     (void)pthread_setname_np(pthread_self(), "rpc");
+    rpc_reader_beat_here();
     gpr_timespec deadline = gpr_now(GPR_CLOCK_MONOTONIC);
     for (;;) {
         deadline = beat(server, deadline);
+        rpc_reader_begin_turn();
         grpc_event event = wait_for_event(server, deadline);
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
@@ -200,12 +202,12 @@ static void free_core(struct rpc_server *server)
     for (size_t i = 0; i < server->listener_count; i++)
         rpc_listener_close(&server->listeners[i]);
     grpc_completion_queue_destroy(server->context.queue);
-    rpc_call_pool_cleanup(&server->context.calls);
     rpc_stream_set_cleanup(&server->context.streams);
     grpc_resource_quota_unref(server->context.quota);
     (void)descriptor_index_free(server->context.descriptors);
     rpc_core_cleanup();
     rpc_reader_close();
+    rpc_call_pool_cleanup(&server->context.calls); /* the reader has looked at its connections */
 }
 
 struct rpc_server *rpc_server_free(struct rpc_server *server)

@@ -246,7 +246,9 @@ static void on_closed(struct rpc_tag *tag, bool is_ok)
     struct rpc_stream *stream = CONTAINER_OF(tag, struct rpc_stream, closed);
     (void)is_ok;
     stream->is_gone = true;
-    if (stream->was_cancelled != 0 && !has_expired(stream))
+    if (stream->was_cancelled == 0)
+        rpc_peer_add_served(stream->peer);
+    else if (!has_expired(stream))
         rpc_peer_add_cancelled(stream->peer);
     release_stream(stream);
 }

@@ -36,6 +36,8 @@ static void on_finished(struct rpc_tag *tag, bool is_ok)
     (void)is_ok;
     if (call->was_cancelled != 0)
         rpc_peer_add_cancelled(call->peer);
+    else
+        rpc_peer_add_served(call->peer);
     rpc_peer_add_finished(call->peer, 0);
     rpc_peer_release(call->peer);
     free_call(call);

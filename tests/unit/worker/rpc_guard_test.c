@@ -162,3 +162,17 @@ Test(rpc_guard, forgets_in_a_pause_what_was_taken_back_before)
         sample.now_us += 60000000;
     }
 }
+
+Test(rpc_guard, forgets_at_a_small_rate_what_was_taken_back)
+{
+    const struct rpc_guard_rules few = {
+        .cancels_per_second = 50, .cancel_burst = 20, .calls = 40, .unread_timeout_us = 1000000};
+    struct rpc_guard guard = {0};
+    struct rpc_guard_sample sample = {.now_us = 1000000};
+    for (int i = 0; i < 10000; i++) {
+        if (i % 4 == 0) /* 25 a second */
+            sample.cancelled++;
+        cr_assert_eq(rpc_guard_judge(&guard, &few, &sample), RPC_GUARD_FINE);
+        sample.now_us += TICK_US;
+    }
+}

@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -64,7 +65,7 @@ static ssize_t receive(int fd)
 
 Test(rpc_reader, lets_all_be_read_that_is_fine)
 {
-    rpc_reader_add(pair[0], 0);
+    rpc_reader_add(pair[0], 0, NULL);
     send_block(pair[1], 8);
     cr_assert_eq(receive(pair[0]), 24 + 80);
     cr_assert_eq(slot.connections_reset, 0);
@@ -72,7 +73,7 @@ Test(rpc_reader, lets_all_be_read_that_is_fine)
 
 Test(rpc_reader, ends_a_connection_before_its_reader_knows)
 {
-    rpc_reader_add(pair[0], 0);
+    rpc_reader_add(pair[0], 0, NULL);
     send_block(pair[1], 9);
     cr_assert_eq(receive(pair[0]), -1);
     cr_assert_eq(errno, ECONNRESET);
@@ -83,7 +84,7 @@ Test(rpc_reader, ends_a_connection_before_its_reader_knows)
 
 Test(rpc_reader, ends_a_connection_that_takes_back_too_much_at_a_time)
 {
-    rpc_reader_add(pair[0], 0);
+    rpc_reader_add(pair[0], 0, NULL);
     send_block(pair[1], 1);
     send_resets(pair[1], 21);
     cr_assert_eq(receive(pair[0]), -1);
@@ -92,7 +93,7 @@ Test(rpc_reader, ends_a_connection_that_takes_back_too_much_at_a_time)
 
 Test(rpc_reader, lets_as_much_be_taken_back_by_and_by)
 {
-    rpc_reader_add(pair[0], 0);
+    rpc_reader_add(pair[0], 0, NULL);
     send_block(pair[1], 1);
     for (int i = 0; i < 3; i++) {
         send_resets(pair[1], 20);
@@ -105,7 +106,7 @@ Test(rpc_reader, lets_as_much_be_taken_back_by_and_by)
 /* In one window, unless this program sleeps that long each time. */
 Test(rpc_reader, counts_what_is_taken_back_over_all_reads)
 {
-    rpc_reader_add(pair[0], 0);
+    rpc_reader_add(pair[0], 0, NULL);
     send_block(pair[1], 1);
     ssize_t length = 1;
     for (int i = 0; i < 100 && length > 0; i++) {
@@ -125,7 +126,7 @@ Test(rpc_reader, leaves_a_socket_alone_that_has_an_old_number)
 {
     int old[2];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, old), 0);
-    rpc_reader_add(old[0], 0);
+    rpc_reader_add(old[0], 0, NULL);
     cr_assert_eq(dup2(pair[0], old[0]), old[0]);
     send_block(pair[1], 100);
     cr_assert_eq(receive(old[0]), 24 + 1000);
@@ -177,7 +178,7 @@ Test(rpc_reader, passes_the_error_queue_through)
     /* The client's bytes end with a frame that reaches to where the block begins in the packet. */
     char start[24 + 9] = {0};
     start[24 + 2] = (char)(packet - (ssize_t)sizeof(block));
-    rpc_reader_add(udp[0], 0);
+    rpc_reader_add(udp[0], 0, NULL);
     cr_assert_eq(send(udp[1], start, sizeof(start), 0), sizeof(start));
     cr_assert_eq(receive(udp[0]), sizeof(start));
 
@@ -185,4 +186,143 @@ Test(rpc_reader, passes_the_error_queue_through)
     cr_assert_eq(slot.connections_reset, 0);
     (void)close(udp[0]);
     (void)close(udp[1]);
+}
+
+/* ---- turns ---- */
+
+#define SLICE_OVER_US (RPC_READER_SLICE_US * 2)
+
+static void connect_tcp(int ret_pair[2])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof(address);
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert_eq(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+    cr_assert_eq(listen(listener, 1), 0);
+    cr_assert_eq(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+    ret_pair[1] = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert_eq(connect(ret_pair[1], (struct sockaddr *)&address, sizeof(address)), 0);
+    ret_pair[0] = accept(listener, NULL, NULL);
+    (void)close(listener);
+}
+
+static ssize_t receive_some(int fd)
+{
+    char bytes[16];
+    struct iovec part = {bytes, sizeof(bytes)};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    return recvmsg(fd, &message, MSG_DONTWAIT);
+}
+
+/* Watches it as the C core does. */
+static int watch(int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.fd = fd};
+    int epoll_fd = epoll_create1(0);
+    cr_assert_geq(epoll_fd, 0);
+    cr_assert_eq(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event), 0);
+    return epoll_fd;
+}
+
+static bool is_told(int epoll_fd)
+{
+    struct epoll_event event = {0};
+    return epoll_wait(epoll_fd, &event, 1, 5000) == 1 && (event.events & EPOLLIN) != 0;
+}
+
+static bool is_not_told(int epoll_fd)
+{
+    struct epoll_event event = {0};
+    return epoll_wait(epoll_fd, &event, 1, 50) == 0;
+}
+
+/* A connection that has had the thread for its slice is read from in the next turn, and none of
+ * its bytes is left behind, though it sends no more. */
+static void read_in_turns(const int ends[2])
+{
+    rpc_reader_add(ends[0], 0, NULL);
+    int epoll_fd = watch(ends[0]);
+    rpc_reader_begin_turn();
+    send_block(ends[1], 1);
+    cr_assert(is_told(epoll_fd));
+    cr_assert_eq(receive_some(ends[0]), 16);
+    cr_assert(is_not_told(epoll_fd), "an edge is told of once");
+    (void)usleep(SLICE_OVER_US);
+    cr_assert_eq(receive_some(ends[0]), -1);
+    cr_assert_eq(errno, EAGAIN);
+    cr_assert(is_told(epoll_fd), "what waits is told of once more");
+    cr_assert_eq(receive_some(ends[0]), 16, "the C core has been to its poller: a new turn");
+    (void)usleep(SLICE_OVER_US);
+    rpc_reader_begin_turn();
+    cr_assert_eq(receive_some(ends[0]), 2);
+    cr_assert_eq(receive_some(ends[0]), -1);
+    cr_assert_eq(slot.connections_reset, 0);
+    (void)close(epoll_fd);
+}
+
+Test(rpc_reader, gives_a_tcp_connection_its_slice_of_a_turn)
+{
+    int tcp[2];
+    connect_tcp(tcp);
+    read_in_turns(tcp);
+    (void)close(tcp[0]);
+    (void)close(tcp[1]);
+}
+
+Test(rpc_reader, gives_a_unix_connection_its_slice_of_a_turn)
+{
+    read_in_turns(pair);
+}
+
+Test(rpc_reader, keeps_the_size_of_a_unix_sockets_buffer)
+{
+    int before = 0;
+    int after = 0;
+    socklen_t length = sizeof(before);
+    cr_assert_eq(getsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &before, &length), 0);
+    read_in_turns(pair);
+    cr_assert_eq(getsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &after, &length), 0);
+    cr_assert_eq(before, after);
+}
+
+Test(rpc_reader, is_a_sign_of_life_of_the_rpc_thread)
+{
+    rpc_reader_add(pair[0], 0, NULL);
+    cr_assert_eq(receive_some(pair[0]), -1);
+    cr_assert_eq(slot.rpc_heartbeat_us, 0, "not of any thread");
+    rpc_reader_beat_here();
+    cr_assert_eq(receive_some(pair[0]), -1);
+    cr_assert_gt(slot.rpc_heartbeat_us, 0);
+}
+
+/* ---- budgets ---- */
+
+static void send_headers(int fd, int count)
+{
+    static const char frame[10] = {0, 0, 1, 1, 4};
+    for (int i = 0; i < count; i++)
+        cr_assert_eq(send(fd, frame, sizeof(frame), 0), sizeof(frame));
+}
+
+/* Of ten streams a connection may have twenty calls under way or taken back; those that are
+ * answered do not count. */
+Test(rpc_reader, ends_a_connection_whose_calls_come_to_nothing)
+{
+    struct rpc_peer peer = {.number = 1};
+    static const char acknowledged[9] = {0, 0, 0, 4, 1};
+    rpc_reader_add(pair[0], 0, &peer);
+    send_block(pair[1], 0);
+    cr_assert_eq(send(pair[1], acknowledged, sizeof(acknowledged), 0), sizeof(acknowledged));
+    for (int i = 0; i < 100; i++) {
+        send_headers(pair[1], 10);
+        cr_assert_gt(receive(pair[0]), 0);
+        rpc_peer_add_served(&peer);
+        atomic_fetch_add(&peer.use.served, 9);
+    }
+    send_headers(pair[1], 15);
+    cr_assert_gt(receive(pair[0]), 0);
+    send_headers(pair[1], 15);
+    cr_assert_eq(receive(pair[0]), -1);
+    cr_assert_eq(errno, ECONNRESET);
+    cr_assert_eq(slot.connections_reset, 1);
 }
