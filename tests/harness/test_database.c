@@ -1,6 +1,7 @@
 #include "tests/harness/test_database.h"
 
 #include <criterion/criterion.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +108,55 @@ void test_database_stop_cluster(const struct test_database *database)
 void test_database_start_cluster(const struct test_database *database)
 {
     run_cluster_tool("start", database->handle, NULL);
+}
+
+void test_database_follow(
+    const struct test_database *primary, struct test_database *ret_standby, const char *directory)
+{
+    struct test_database standby = {.has_own_cluster = true};
+    (void)snprintf(standby.handle, sizeof(standby.handle), "%s/standby", directory);
+    run_cluster_tool("follow", standby.handle, primary->handle);
+    char url[256];
+    read_handle(standby.handle, "admin_url", url, sizeof(url));
+    (void)snprintf(standby.admin_url, sizeof(standby.admin_url), "%spostgres", url);
+    read_handle(standby.handle, "url", url, sizeof(url));
+    (void)snprintf(standby.name, sizeof(standby.name), "%s", primary->name);
+    (void)snprintf(standby.url, sizeof(standby.url), "%s%s", url, primary->name);
+    *ret_standby = standby;
+}
+
+void test_database_promote(const struct test_database *standby)
+{
+    run_cluster_tool("promote", standby->handle, NULL);
+}
+
+/* The postmaster first: it starts no others then. */
+static void signal_cluster(const struct test_database *database, int signal_number)
+{
+    char directory[256];
+    char path[PATH_MAX];
+    pid_t pids[TEST_MAX_MEMBERS];
+    cr_assert(database->has_own_cluster, "the cluster is shared: other tests need it");
+    read_handle(database->handle, "directory", directory, sizeof(directory));
+    (void)snprintf(path, sizeof(path), "%s/data/postmaster.pid", directory);
+    char *text = test_file_read(path, NULL);
+    pid_t postmaster = (pid_t)strtol(text, NULL, 10);
+    free(text);
+    cr_assert(postmaster > 1, "no postmaster in %s", path);
+    cr_assert_eq(kill(postmaster, signal_number), 0);
+    size_t count = test_process_children(postmaster, "postgres", pids);
+    for (size_t i = 0; i < count; i++)
+        (void)kill(pids[i], signal_number);
+}
+
+void test_database_freeze(const struct test_database *database)
+{
+    signal_cluster(database, SIGSTOP);
+}
+
+void test_database_thaw(const struct test_database *database)
+{
+    signal_cluster(database, SIGCONT);
 }
 
 void test_database_socket_url(const struct test_database *database, char *ret_url)

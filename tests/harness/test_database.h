@@ -26,6 +26,15 @@ void test_database_remove(struct test_database *database);
 void test_database_stop_cluster(const struct test_database *database);
 void test_database_start_cluster(const struct test_database *database);
 
+/* A standby of a cluster of one's own, whose handle goes to `directory`; test_database_remove()
+ * takes it away too. It may be stopped, started and promoted. */
+void test_database_follow(
+    const struct test_database *primary, struct test_database *ret_standby, const char *directory);
+void test_database_promote(const struct test_database *standby);
+/* Every process of the cluster stops where it is, and goes on. */
+void test_database_freeze(const struct test_database *database);
+void test_database_thaw(const struct test_database *database);
+
 /* The same database by the cluster's Unix socket; the caller's buffer, as large as `url`. */
 void test_database_socket_url(const struct test_database *database, char *ret_url);
 /* From now on new sessions write the plan of each statement that they run into the log. */

@@ -34,6 +34,10 @@ void call_outcome_fail(
     case USER_HOPELESS:
         rpc_call_fail(call, GRPC_STATUS_RESOURCE_EXHAUSTED, "deadline cannot be met");
         return;
+    case USER_STANDBY_AWAY:
+        rpc_call_fail(call, GRPC_STATUS_UNAVAILABLE,
+            "database commits wait for a synchronous standby: writes are refused");
+        return;
     case USER_UNAVAILABLE:
         rpc_call_fail(call, GRPC_STATUS_UNAVAILABLE, "database is not available");
         return;

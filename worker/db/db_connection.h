@@ -18,6 +18,7 @@
 #include <systemd/sd-event.h>
 
 #include "common/attributes.h"
+#include "worker/db/db_backend.h"
 #include "worker/db/db_parameters.h"
 
 /* A named statement, written on top of a file of worker/store/. Prepared on connect, unless
@@ -62,17 +63,18 @@ struct db_request {
 };
 
 struct db_options {
-    const char *url;         /* libpq URL or keywords */
-    const char *application; /* application_name: "userd worker-1 relay" */
-    int connect_timeout_ms;
+    const char *url;          /* libpq URL or keywords */
+    const char *application;  /* application_name: "userd worker-1 relay" */
+    int connect_timeout_ms;   /* for each host and address of the URL */
     int statement_timeout_ms; /* set on the session, and the bound of silence while requests are in
-                                 flight: past twice this the connection counts as lost */
-    /* Run on each new connection before the statements are prepared; NULL or a plain statement
-     * without parameters, whose result is checked by `accepts_session` (NULL: any success will do):
-     * false means "not yet", reconnect later. */
-    const struct db_statement *session_check;
-    bool (*accepts_session)(const PGresult *result, void *userdata);
-    /* PostgreSQL refused the check itself. NULL: that is logged like any failure to connect. */
+                                 flight: past twice this the connection counts as lost, unless
+                                 PostgreSQL says that a commit waits for a synchronous standby */
+    /* Run on each new connection before the statements are prepared; NULL, or plain statements
+     * without parameters, ended by NULL. The result of each, by its number, is checked by
+     * `accepts_session` (NULL: any success will do): false means "not yet", reconnect later. */
+    const struct db_statement *const *session_checks;
+    bool (*accepts_session)(size_t number, const PGresult *result, void *userdata);
+    /* PostgreSQL refused a check itself. NULL: that is logged like any failure to connect. */
     void (*on_check_failed)(const char *sqlstate, void *userdata);
     void *check_userdata; /* private: db_connection puts its own `userdata` here */
 };
@@ -83,6 +85,13 @@ struct db_connection_handlers {
     void (*on_lost)(void *userdata);
     /* There is room again for another request (see db_connection_in_flight). May be NULL. */
     void (*on_progress)(void *userdata);
+    /* The commit of what was sent first waits for a synchronous standby, or (false) does so no
+     * more. The session is kept, for its backend would stay whatever became of the session, and so
+     * are its requests, unless they are abandoned. May be NULL. */
+    void (*on_held)(bool is_held, void *userdata);
+    /* An attempt to connect failed. `is_final`: trying again, which is done all the same, will not
+     * help until somebody changes a setting. May be NULL. */
+    void (*on_attempt_failed)(const char *reason, bool is_final, void *userdata);
 };
 
 struct db_connection;
@@ -99,6 +108,16 @@ struct db_connection *db_connection_free(struct db_connection *connection);
 
 bool db_connection_is_ready(const struct db_connection *connection);
 size_t db_connection_in_flight(const struct db_connection *connection);
+/* A commit waits for a synchronous standby: see on_held. */
+bool db_connection_is_held(const struct db_connection *connection);
+/* Which backend a ready connection is with. */
+const struct db_backend *db_connection_backend(const struct db_connection *connection);
+/* Answers DB_LOST to every request in flight, which for a write means "not known", and keeps the
+ * session: what PostgreSQL answers later is thrown away. Called by on_held. */
+void db_connection_abandon(struct db_connection *connection, const char *reason);
+/* Another connection to the same server was found dead: this one says soon that it lives, or counts
+ * as lost as well. */
+void db_connection_suspect(struct db_connection *connection);
 /* Sends a request. The caller keeps it alive until on_answer. 0, -ENOTCONN when not ready, -ENOMEM;
  * nothing was sent when it fails. */
 MUST_CHECK int db_connection_submit(struct db_connection *connection, struct db_request *request,

@@ -50,7 +50,19 @@ void db_pipeline_answer_lost(struct db_pipeline *pipeline, const char *reason)
 {
     const struct db_answer lost = {.outcome = DB_LOST, .message = reason, .constraint = ""};
     clear_error(pipeline);
+    pipeline->abandoned = 0;
     while (pipeline->first)
+        answer_first(pipeline, &lost);
+}
+
+/* Counted before they are answered: a handler may send the next request. */
+void db_pipeline_abandon(struct db_pipeline *pipeline, const char *reason)
+{
+    const struct db_answer lost = {.outcome = DB_LOST, .message = reason, .constraint = ""};
+    size_t count = pipeline->in_flight;
+    clear_error(pipeline);
+    pipeline->abandoned += count;
+    for (; count > 0 && pipeline->first; count--)
         answer_first(pipeline, &lost);
 }
 
@@ -104,6 +116,12 @@ static void finish_first(struct db_pipeline *pipeline, PGconn *session)
 static void take_result(struct db_pipeline *pipeline, PGconn *session, PGresult *result)
 {
     struct db_request *request = pipeline->first;
+    if (pipeline->abandoned > 0) {
+        if (PQresultStatus(result) == PGRES_PIPELINE_SYNC)
+            pipeline->abandoned--;
+        PQclear(result);
+        return;
+    }
     switch (PQresultStatus(result)) {
     case PGRES_PIPELINE_SYNC:
         PQclear(result);
@@ -152,7 +170,8 @@ static bool send_step(PGconn *session, const struct db_step *step)
 
 const char *db_pipeline_read(struct db_pipeline *pipeline, PGconn *session)
 {
-    while (pipeline->first && !pipeline->is_stopped && !PQisBusy(session)) {
+    while ((pipeline->first || pipeline->abandoned > 0) && !pipeline->is_stopped &&
+           !PQisBusy(session)) {
         PGresult *result = PQgetResult(session);
         if (result)
             take_result(pipeline, session, result);

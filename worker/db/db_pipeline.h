@@ -12,6 +12,7 @@ struct db_pipeline {
     struct db_request *first; /* the callers', as are all behind it */
     struct db_request *last;
     size_t in_flight;
+    size_t abandoned; /* requests whose answers, which come before all others, nobody waits for */
     bool is_stopped;  /* the session is of no use any more: nothing further is read from it */
     char sqlstate[6]; /* of the first request's first error; empty: none */
     char *message;    /* owned; NULL without memory */
@@ -25,7 +26,9 @@ MUST_CHECK bool db_pipeline_send(struct db_pipeline *pipeline, PGconn *session,
 /* Answers all requests that the input read so far completes. NULL, or why the session must be
  * ended. Handlers may empty the pipeline or set is_stopped. */
 const char *db_pipeline_read(struct db_pipeline *pipeline, PGconn *session);
-/* Answers everything in flight with DB_LOST. */
+/* Answers everything in flight with DB_LOST: the session has ended. */
 void db_pipeline_answer_lost(struct db_pipeline *pipeline, const char *reason);
+/* The same, while the session goes on: what it still answers to them is thrown away. */
+void db_pipeline_abandon(struct db_pipeline *pipeline, const char *reason);
 
 #endif

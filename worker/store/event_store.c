@@ -338,7 +338,7 @@ void user_store_apply_events(struct user_store *store, struct user_event_batch *
         return;
     }
     *request = (struct event_request){
-        .request = {.on_answer = on_answer, .is_write = true},
+        .request = {.on_answer = on_answer, .is_write = true, .is_ordered = true},
         .store = store,
         .batch = batch,
         .is_careful = store->careful_batches > 0,

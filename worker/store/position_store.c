@@ -78,9 +78,9 @@ void user_store_find_positions(struct user_store *store, struct position_questio
         question->on_positions(question, false, NULL, 0, NULL, 0);
         return;
     }
-    /* Behind the writes, not beside them: what an event batch in flight moves must be seen. */
+    /* Ordered, as event batches are: what one in flight moves must be seen. */
     *request = (struct find_request){
-        .request = {.on_answer = on_answer, .is_write = true},
+        .request = {.on_answer = on_answer, .is_write = true, .is_ordered = true},
         .store = store,
         .question = question,
     };

@@ -23,6 +23,8 @@ struct schema_session {
 static const struct db_statement allow_scans = {
     .sql = "SELECT set_config('enable_seqscan', 'on', false)", .is_plain = true};
 
+static const struct db_statement *const session_checks[] = {&allow_scans, NULL};
+
 /* Everything here is sent once: nothing is worth preparing. */
 static const struct db_statement *const no_statements[] = {NULL};
 
@@ -62,7 +64,7 @@ int schema_session_new(
         .application = "userd migrate",
         .connect_timeout_ms = settings->database.connect_timeout_ms,
         .statement_timeout_ms = STATEMENT_TIMEOUT_MS,
-        .session_check = &allow_scans,
+        .session_checks = session_checks,
     };
     const struct db_connection_handlers handlers = {0};
     int error =

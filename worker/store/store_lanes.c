@@ -11,16 +11,21 @@
 
 #define REPEAT_WARNING_US 30000000
 
+/* The lock first: what is read behind it stays true while the session lives. */
+static const struct db_statement use_schema = {
+    .sql = "SELECT pg_try_advisory_lock_shared(" SCHEMA_USE_LOCK ")", .is_plain = true};
 static const struct db_statement schema_version = {
-    .name = "schema_version",
-    .sql = "SELECT coalesce(max(version), 0)::int4 FROM schema_migration",
-    .is_plain = true,
-};
+    .sql = "SELECT coalesce(max(version), 0)::int4 FROM schema_migration", .is_plain = true};
+
+enum check { CHECK_USE_SCHEMA, CHECK_VERSION };
+static const struct db_statement *const session_checks[] = {
+    [CHECK_USE_SCHEMA] = &use_schema, [CHECK_VERSION] = &schema_version, NULL};
 
 struct store_lane {
     struct store_lanes *lanes;
     struct db_connection *connection; /* owned */
     size_t writes_in_flight;
+    size_t ordered_in_flight;
     size_t room_taken;
 };
 
@@ -34,12 +39,18 @@ struct store_lanes {
     struct store_lane lanes[];
 };
 
+/* Requests that are sent now are answered soon. */
+static bool is_usable(const struct store_lane *lane)
+{
+    return lane->connection && db_connection_is_ready(lane->connection) &&
+           !db_connection_is_held(lane->connection);
+}
+
 static void update_availability(struct store_lanes *lanes)
 {
     bool is_available = false;
     for (size_t i = 0; i < lanes->count; i++)
-        is_available |=
-            lanes->lanes[i].connection && db_connection_is_ready(lanes->lanes[i].connection);
+        is_available |= is_usable(&lanes->lanes[i]);
     if (is_available == lanes->is_available || lanes->is_closing)
         return;
     lanes->is_available = is_available;
@@ -53,10 +64,29 @@ static void on_ready(void *userdata)
     lane->lanes->options.on_room(lane->lanes->options.userdata);
 }
 
+/* What is dead here may be dead on the others, and what waited for an answer that has come now, if
+ * only as DB_LOST, goes by them. */
 static void on_lost(void *userdata)
 {
     struct store_lane *lane = userdata;
-    update_availability(lane->lanes);
+    struct store_lanes *lanes = lane->lanes;
+    for (size_t i = 0; i < lanes->count && !lanes->is_closing; i++)
+        if (&lanes->lanes[i] != lane && lanes->lanes[i].connection)
+            db_connection_suspect(lanes->lanes[i].connection);
+    update_availability(lanes);
+    if (lanes->is_available && !lanes->is_closing)
+        lanes->options.on_room(lanes->options.userdata);
+}
+
+static void on_held(bool is_held, void *userdata)
+{
+    struct store_lane *lane = userdata;
+    struct store_lanes *lanes = lane->lanes;
+    if (is_held)
+        db_connection_abandon(lane->connection, "waiting for a synchronous standby");
+    update_availability(lanes);
+    if (!lanes->is_closing)
+        lanes->options.on_room(lanes->options.userdata);
 }
 
 static void on_progress(void *userdata)
@@ -67,26 +97,38 @@ static void on_progress(void *userdata)
 
 /* ---- the schema must be there ---- */
 
+static bool may_warn(struct store_lanes *lanes)
+{
+    int64_t now_us = (int64_t)monotonic_clock_turn_us(lanes->options.event);
+    if (lanes->last_warning_us && now_us - lanes->last_warning_us < REPEAT_WARNING_US)
+        return false;
+    lanes->last_warning_us = now_us;
+    return true;
+}
+
 static void warn_of_schema(struct store_lanes *lanes, int32_t version)
 {
-    uint64_t now_us = monotonic_clock_turn_us(lanes->options.event);
-    if (lanes->last_warning_us && (int64_t)now_us - lanes->last_warning_us < REPEAT_WARNING_US)
+    if (!may_warn(lanes))
         return;
-    lanes->last_warning_us = (int64_t)now_us;
     log_warn("schema is at version %d, this program needs %d: run `userd migrate up`", version,
         SCHEMA_VERSION_NEEDED);
 }
 
 /* A newer schema is fine: migrations expand first, and contract only what no running program needs.
  */
-static bool accepts_session(const PGresult *result, void *userdata)
+static bool accepts_session(size_t number, const PGresult *result, void *userdata)
 {
-    struct store_lane *lane = userdata;
+    const struct store_lane *lane = userdata;
+    if (number == CHECK_USE_SCHEMA) {
+        bool is_locked = db_result_bool(result, 0, 0);
+        if (!is_locked && may_warn(lane->lanes))
+            log_warn("schema is being taken back by `userd migrate down` action=retry");
+        return is_locked;
+    }
     int32_t version = db_result_int4(result, 0, 0);
-    if (version >= SCHEMA_VERSION_NEEDED)
-        return true;
-    warn_of_schema(lane->lanes, version);
-    return false;
+    if (version < SCHEMA_VERSION_NEEDED)
+        warn_of_schema(lane->lanes, version);
+    return version >= SCHEMA_VERSION_NEEDED;
 }
 
 static void on_check_failed(const char *sqlstate, void *userdata)
@@ -100,11 +142,6 @@ static void on_check_failed(const char *sqlstate, void *userdata)
 
 /* ---- choosing ---- */
 
-static bool is_ready(const struct store_lane *lane)
-{
-    return lane->connection && db_connection_is_ready(lane->connection);
-}
-
 /* The ready lane from number `first` on with the fewest requests in flight; NULL: none is ready. */
 static const struct store_lane *least_busy(
     const struct store_lanes *lanes, size_t first, bool is_without_writes)
@@ -112,7 +149,7 @@ static const struct store_lane *least_busy(
     const struct store_lane *best = NULL;
     for (size_t i = first; i < lanes->count; i++) {
         const struct store_lane *lane = &lanes->lanes[i];
-        if (!is_ready(lane) || (is_without_writes && lane->writes_in_flight > 0))
+        if (!is_usable(lane) || (is_without_writes && lane->writes_in_flight > 0))
             continue;
         if (!best ||
             db_connection_in_flight(lane->connection) < db_connection_in_flight(best->connection))
@@ -128,6 +165,23 @@ static const struct store_lane *choose(const struct store_lanes *lanes, bool is_
     return lane ? lane : least_busy(lanes, 0, false);
 }
 
+/* Ordered requests keep to the connection that has others of them. */
+static const struct store_lane *choose_ordered(const struct store_lanes *lanes)
+{
+    for (size_t i = 0; i < lanes->count; i++)
+        if (lanes->lanes[i].ordered_in_flight > 0 && is_usable(&lanes->lanes[i]))
+            return &lanes->lanes[i];
+    return choose(lanes, true);
+}
+
+bool store_lanes_refuses_writes(const struct store_lanes *lanes)
+{
+    for (size_t i = 0; i < lanes->count; i++)
+        if (lanes->lanes[i].connection && db_connection_is_held(lanes->lanes[i].connection))
+            return true;
+    return false;
+}
+
 bool store_lanes_has_room(const struct store_lanes *lanes, bool is_write)
 {
     const struct store_lane *lane = choose(lanes, is_write);
@@ -139,6 +193,8 @@ static void on_answer(struct db_request *db_request, const struct db_answer *ans
     struct store_request *request = CONTAINER_OF(db_request, struct store_request, request);
     if (request->is_write)
         request->lane->writes_in_flight--;
+    if (request->is_ordered)
+        request->lane->ordered_in_flight--;
     if (request->takes_room)
         request->lane->room_taken--;
     request->on_answer(request, answer);
@@ -147,7 +203,10 @@ static void on_answer(struct db_request *db_request, const struct db_answer *ans
 int store_lanes_submit(struct store_lanes *lanes, struct store_request *request,
     const struct db_step *steps, size_t step_count)
 {
-    const struct store_lane *chosen = choose(lanes, request->is_write);
+    if (request->is_write && store_lanes_refuses_writes(lanes))
+        return -EAGAIN;
+    const struct store_lane *chosen =
+        request->is_ordered ? choose_ordered(lanes) : choose(lanes, request->is_write);
     if (!chosen || lanes->is_closing)
         return -ENOTCONN;
     struct store_lane *lane = &lanes->lanes[chosen - lanes->lanes];
@@ -156,6 +215,8 @@ int store_lanes_submit(struct store_lanes *lanes, struct store_request *request,
     int error = db_connection_submit(lane->connection, &request->request, steps, step_count);
     if (!error && request->is_write)
         lane->writes_in_flight++;
+    if (!error && request->is_ordered)
+        lane->ordered_in_flight++;
     if (!error && request->takes_room)
         lane->room_taken++;
     return error;
@@ -191,7 +252,7 @@ int store_lanes_new(const struct store_lanes_options *options, struct store_lane
         .application = lanes->application,
         .connect_timeout_ms = options->settings->database.connect_timeout_ms,
         .statement_timeout_ms = options->settings->database.statement_timeout_ms,
-        .session_check = &schema_version,
+        .session_checks = session_checks,
         .accepts_session = accepts_session,
         .on_check_failed = on_check_failed,
     };
@@ -199,6 +260,7 @@ int store_lanes_new(const struct store_lanes_options *options, struct store_lane
         .on_ready = on_ready,
         .on_lost = on_lost,
         .on_progress = on_progress,
+        .on_held = on_held,
     };
     for (size_t i = 0; i < count; i++) {
         struct store_lane *lane = &lanes->lanes[i];

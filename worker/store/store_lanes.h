@@ -2,7 +2,8 @@
  *
  * Answers on one connection come in order, so that a statement that waits for a row lock holds up
  * all behind it. Where there is more than one connection the first is therefore for reads alone,
- * and a read goes behind a write only when nothing else is ready. Loop thread only.
+ * and a read goes behind a write only when nothing else is ready. When one connection is lost the
+ * others are asked whether they live. Loop thread only.
  */
 #ifndef USERD_WORKER_STORE_STORE_LANES_H
 #define USERD_WORKER_STORE_STORE_LANES_H
@@ -21,6 +22,9 @@ struct store_request {
     void (*on_answer)(struct store_request *request, const struct db_answer *answer);
     bool is_write;
     bool takes_room; /* one of those that store_lanes_has_room() counts */
+    /* Runs after every other ordered request that was submitted before it: all that are in flight
+     * share one connection. */
+    bool is_ordered;
     /* private while in flight */
     struct db_request request;
     struct store_lane *lane;
@@ -44,12 +48,16 @@ MUST_CHECK int store_lanes_new(
 struct store_lanes *store_lanes_free(struct store_lanes *lanes);
 
 bool store_lanes_is_available(const struct store_lanes *lanes);
+/* A commit waits for a synchronous standby, as every other one would: what was in flight there has
+ * been answered DB_LOST, writes are refused until it is confirmed, and reads go on by the other
+ * connections. */
+bool store_lanes_refuses_writes(const struct store_lanes *lanes);
 /* Nothing is in flight. */
 bool store_lanes_is_idle(const struct store_lanes *lanes);
 /* Batches of events, of which there is a bounded number, do not count: they come one upon the other
  * as long as there is a backlog, and calls must not wait for its end. */
 bool store_lanes_has_room(const struct store_lanes *lanes, bool is_write);
-/* Sends, with room or without; as db_connection_submit(). */
+/* Sends, with room or without; as db_connection_submit(). -EAGAIN: writes are refused now. */
 MUST_CHECK int store_lanes_submit(struct store_lanes *lanes, struct store_request *request,
     const struct db_step *steps, size_t step_count);
 

@@ -68,6 +68,12 @@ static enum user_outcome error_outcome(
     return is_passing ? USER_UNAVAILABLE : USER_FAILED;
 }
 
+/* Nothing came of it, or it is not known. */
+static enum user_outcome lost_outcome(const struct user_batch *batch)
+{
+    return store_lanes_refuses_writes(batch->store->lanes) ? USER_STANDBY_AWAY : USER_UNAVAILABLE;
+}
+
 static int send_batch(struct user_batch *batch)
 {
     const struct user_shape *shape = shapes[batch->kind];
@@ -97,7 +103,7 @@ static void send_next_alone(struct user_batch *batch)
         if (!question_is_over(question, now_us, &outcome)) {
             if (send_batch(batch) == 0)
                 return;
-            outcome = USER_UNAVAILABLE;
+            outcome = lost_outcome(batch);
         }
         question->on_done(question, outcome);
     }
@@ -145,7 +151,7 @@ static void on_answer(struct store_request *request, const struct db_answer *ans
         answer_sent(batch, error_outcome(batch, answer));
         break;
     case DB_LOST:
-        answer_sent(batch, USER_UNAVAILABLE);
+        answer_sent(batch, lost_outcome(batch));
         break;
     }
     /* Only a batch that was refused as a whole has more to send. */
@@ -179,7 +185,7 @@ bool user_batch_start(struct user_store *store, enum user_question_kind kind)
         return false;
     }
     if (send_batch(batch) < 0) {
-        answer_sent(batch, USER_UNAVAILABLE);
+        answer_sent(batch, lost_outcome(batch));
         finish_batch(batch);
         return false;
     }

@@ -59,6 +59,10 @@ static bool is_write_kind(enum user_question_kind kind)
 /* Sends one batch of a kind if there is anything to send and room for it. */
 static bool dispatch_kind(struct user_store *store, enum user_question_kind kind)
 {
+    if (is_write_kind(kind) && store_lanes_refuses_writes(store->lanes)) {
+        question_queue_answer_all(&store->queues[kind], USER_STANDBY_AWAY);
+        return false;
+    }
     if (question_queue_is_empty(&store->queues[kind]) || store->is_write_in_flight[kind] ||
         !store_lanes_has_room(store->lanes, is_write_kind(kind)))
         return false;

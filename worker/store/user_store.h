@@ -30,8 +30,9 @@ enum user_outcome {
     USER_OVERLOADED, /* the queue is full: nothing was done */
     USER_HOPELESS,   /* its turn would come after its deadline or only just before: nothing was done
                       */
-    USER_UNAVAILABLE, /* no database now: nothing was done, or for a write in flight: not known */
-    USER_FAILED,      /* PostgreSQL refused in a way that is nobody's input: logged */
+    USER_STANDBY_AWAY, /* commits wait for a synchronous standby: as USER_UNAVAILABLE */
+    USER_UNAVAILABLE,  /* no database now: nothing was done, or for a write in flight: not known */
+    USER_FAILED,       /* PostgreSQL refused in a way that is nobody's input: logged */
 };
 
 enum user_question_kind {
