@@ -25,6 +25,7 @@ static void init(void)
 
 static void fini(void)
 {
+    test_database_thaw(&userd.database); /* a frozen one does not stop */
     test_database_remove(&standby);
     finally_userd(&userd);
 }

@@ -255,9 +255,11 @@ static void examine_pooler(struct db_connect *connect)
         .url = connect->options->url,
         .application = connect->options->application,
         .timeout_ms = connect->options->connect_timeout_ms / POOLING_SHARE,
+        .session = connect->session,
+        .backend = &connect->backend,
     };
-    int error = db_pooling_new(connect->event, &connect->pooling_options, connect->session,
-        &connect->backend, on_pooling_known, connect, &connect->pooling);
+    int error = db_pooling_new(
+        connect->event, &connect->pooling_options, on_pooling_known, connect, &connect->pooling);
     if (error < 0)
         fail_with_session_error(connect);
 }
@@ -302,13 +304,14 @@ static void on_connected(PGconn *session, void *userdata)
         .host = PQhost(session), .host_address = PQhostaddr(session), .port = PQport(session)};
     connect->session = session;
     connect->phase = PHASE_IDENTIFY;
+    connect->query = (struct db_query){
+        .event = connect->event, .session = session, .on_done = on_identified, .userdata = connect};
     int error = db_target_copy(&server, &connect->backend.server);
     if (error >= 0)
         error = sd_event_add_time(connect->event, &connect->timer, CLOCK_MONOTONIC,
             db_dial_deadline_us(connect->dial), TIMER_ACCURACY_US, on_time, connect);
     if (error >= 0)
-        error = db_query_start(&connect->query, connect->event, session, identify_sql, NULL, 0,
-            on_identified, connect);
+        error = db_query_start(&connect->query, identify_sql, NULL, 0);
     if (error < 0)
         fail_with_session_error(connect);
 }

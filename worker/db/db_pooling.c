@@ -80,8 +80,9 @@ static void dial_second(struct db_pooling *pooling)
 
 static int ask(struct db_pooling *pooling, PGconn *session)
 {
-    return db_query_start(&pooling->query, pooling->event, session, "SELECT pg_backend_pid()", NULL,
-        0, on_pid, pooling);
+    pooling->query = (struct db_query){
+        .event = pooling->event, .session = session, .on_done = on_pid, .userdata = pooling};
+    return db_query_start(&pooling->query, "SELECT pg_backend_pid()", NULL, 0);
 }
 
 static void take_turn(struct db_pooling *pooling)
@@ -114,8 +115,7 @@ static int on_time(sd_event_source *source, uint64_t time_us, void *userdata)
     return 0;
 }
 
-int db_pooling_new(sd_event *event, const struct db_pooling_options *options, PGconn *session,
-    const struct db_backend *backend,
+int db_pooling_new(sd_event *event, const struct db_pooling_options *options,
     void (*on_done)(bool is_lent_out, bool is_broken, void *userdata), void *userdata,
     struct db_pooling **ret_pooling)
 {
@@ -124,8 +124,8 @@ int db_pooling_new(sd_event *event, const struct db_pooling_options *options, PG
         return -ENOMEM;
     *pooling = (struct db_pooling){
         .event = sd_event_ref(event),
-        .first = session,
-        .pids = {[ASKED_FIRST] = backend->pid},
+        .first = options->session,
+        .pids = {[ASKED_FIRST] = options->backend->pid},
         .on_done = on_done,
         .userdata = userdata,
         .dial_options =
@@ -133,13 +133,13 @@ int db_pooling_new(sd_event *event, const struct db_pooling_options *options, PG
                 .url = options->url,
                 .application = options->application,
                 .timeout_ms = options->timeout_ms,
-                .only = &backend->server,
+                .only = &options->backend->server,
             },
     };
     int error = sd_event_add_time_relative(event, &pooling->timer, CLOCK_MONOTONIC,
         (uint64_t)options->timeout_ms * 1000, TIMER_ACCURACY_US, on_time, pooling);
     if (error >= 0)
-        error = ask(pooling, session);
+        error = ask(pooling, options->session);
     if (error < 0) {
         db_pooling_free(pooling);
         return error;

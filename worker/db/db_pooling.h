@@ -25,16 +25,16 @@
 struct db_pooling_options {
     const char *url; /* all must outlive it */
     const char *application;
-    int timeout_ms; /* for reaching the server a second time */
+    int timeout_ms;                   /* for reaching the server a second time */
+    PGconn *session;                  /* nobody else's until on_done */
+    const struct db_backend *backend; /* what the session had at first */
 };
 
 struct db_pooling;
 
-/* `session` stays the caller's, and is nobody else's until on_done; `backend` is what it had at
- * first. on_done: `is_broken`: the session is of no use. A second session that cannot be had says
- * nothing: in session mode a pool may be full, and otherwise it is not, for the first one rests. */
+/* on_done: `is_broken`: the session is of no use. A second session that cannot be had says nothing:
+ * in session mode a pool may be full, and otherwise it is not, for the first one rests. */
 MUST_CHECK int db_pooling_new(sd_event *event, const struct db_pooling_options *options,
-    PGconn *session, const struct db_backend *backend,
     void (*on_done)(bool is_lent_out, bool is_broken, void *userdata), void *userdata,
     struct db_pooling **ret_pooling);
 struct db_pooling *db_pooling_free(struct db_pooling *pooling);

@@ -55,8 +55,9 @@ static void on_connected(PGconn *session, void *userdata)
     (void)snprintf(pid, sizeof(pid), "%d", probe->backend->pid);
     (void)snprintf(started, sizeof(started), "%lld", (long long)probe->backend->started_us);
     probe->session = session;
-    int error = db_query_start(&probe->query, probe->event, session, find_backend_sql, values,
-        ARRAY_LENGTH(values), on_answer, probe);
+    probe->query = (struct db_query){
+        .event = probe->event, .session = session, .on_done = on_answer, .userdata = probe};
+    int error = db_query_start(&probe->query, find_backend_sql, values, ARRAY_LENGTH(values));
     if (error < 0)
         probe->on_done(DB_PROBE_UNREACHABLE, probe->userdata);
 }

@@ -49,16 +49,15 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
     return 0;
 }
 
-int db_query_start(struct db_query *query, sd_event *event, PGconn *session, const char *sql,
-    const char *const *values, size_t value_count,
-    void (*on_done)(const PGresult *result, void *userdata), void *userdata)
+int db_query_start(
+    struct db_query *query, const char *sql, const char *const *values, size_t value_count)
 {
-    assert(value_count <= DB_QUERY_MAX_VALUES);
-    *query = (struct db_query){.session = session, .on_done = on_done, .userdata = userdata};
-    if (PQsetnonblocking(session, 1) != 0 ||
-        !PQsendQueryParams(session, sql, (int)value_count, NULL, values, NULL, NULL, 0))
+    assert(value_count <= DB_QUERY_MAX_VALUES && !query->io);
+    if (PQsetnonblocking(query->session, 1) != 0 ||
+        !PQsendQueryParams(query->session, sql, (int)value_count, NULL, values, NULL, NULL, 0))
         return -ENOTCONN;
-    return sd_event_add_io(event, &query->io, PQsocket(session), EPOLLIN | EPOLLOUT, on_io, query);
+    return sd_event_add_io(
+        query->event, &query->io, PQsocket(query->session), EPOLLIN | EPOLLOUT, on_io, query);
 }
 
 void db_query_cancel(struct db_query *query)
