@@ -1,5 +1,6 @@
 #include "common/settings_complaints.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,6 +54,17 @@ void settings_complaints_append(
         return;
     append(complaints, "", more->text != NULL ? more->text : "out of memory");
     complaints->count += more->count - 1;
+    complaints->passing += more->passing;
+}
+
+void settings_complaints_note_missing(struct settings_complaints *complaints, int result)
+{
+    complaints->passing += result == -ENOENT || result == -ENOTDIR ? 1 : 0;
+}
+
+bool settings_complaints_may_pass(const struct settings_complaints *complaints)
+{
+    return complaints->count > 0 && complaints->passing == complaints->count;
 }
 
 void settings_complaints_log(const struct settings_complaints *complaints, enum log_level level)

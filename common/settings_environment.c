@@ -104,11 +104,13 @@ static bool read_password(const struct settings_reader *reader, struct secret_fi
     struct settings_place place = settings_reader_find(reader, PASSWORD_FILE);
     int result =
         secret_file_read(CREDENTIAL_NAME, reader->settings->database.password_file, ret_secret);
-    if (result < 0 && result != -ENODATA)
+    if (result < 0 && result != -ENODATA) {
         settings_complaints_add(reader->complaints, place.file, place.line,
             PASSWORD_FILE ": cannot read %s: %s, expected a file with the password on its first "
                           "line",
             ret_secret->place == NULL ? "it" : ret_secret->place, secret_file_reason(result));
+        settings_complaints_note_missing(reader->complaints, result);
+    }
     if (result < 0)
         return false;
     ret_secret->secret[strcspn(ret_secret->secret, "\r\n")] = '\0';

@@ -176,6 +176,7 @@ static void read_secret(const struct option_reader *reader, const char *property
             SETTINGS_KAFKA_OPTIONS ".%s: cannot read %s: %s, expected a file, or the systemd "
                                    "credential \"%s\", with the value in it",
             name, file.place == NULL ? "it" : file.place, secret_file_reason(result), credential);
+        settings_complaints_note_missing(reader->all->complaints, result);
         return;
     }
     /* A password is a line, a key in PEM form has many. */

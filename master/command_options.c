@@ -97,8 +97,9 @@ int command_options_read_quietly(
     if (result < 0) {
         (void)fprintf(
             stderr, "%s\n", complaints.text != NULL ? complaints.text : strerror(-result));
+        int status = settings_complaints_may_pass(&complaints) ? EX_NOINPUT : EX_CONFIG;
         settings_complaints_cleanup(&complaints);
-        return EX_CONFIG;
+        return status;
     }
     settings_complaints_cleanup(&complaints);
     *ret_settings = settings;

@@ -32,8 +32,9 @@ MUST_CHECK int command_options_parse(
 /* Says what was wrong and how the command is used; EX_USAGE. */
 MUST_CHECK int command_options_refuse(const char *usage, const char *reason);
 
-/* EX_OK, or EX_CONFIG with every complaint on standard error as "file:line: what, expected". The
- * caller cleans up. */
+/* EX_OK, or EX_CONFIG with every complaint on standard error as "file:line: what, expected";
+ * EX_NOINPUT when all of them are of secrets' files that are not there (yet). The caller cleans up.
+ */
 MUST_CHECK int command_options_read_settings(const char *file, struct settings *ret_settings);
 /* The same, with the warnings for the caller to say. */
 MUST_CHECK int command_options_read_quietly(

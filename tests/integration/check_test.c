@@ -10,6 +10,7 @@
 
 #define EXIT_USAGE  64 /* EX_USAGE of sysexits.h */
 #define EXIT_CONFIG 78 /* EX_CONFIG */
+#define EXIT_ABSENT 66 /* EX_NOINPUT */
 
 static char directory[] = "/tmp/userd-check.XXXXXX";
 static char config_path[64];
@@ -42,18 +43,23 @@ static int tell(const char *command, const char *const *environment, char **ret_
     return test_process_run(argv, environment != NULL ? environment : none, directory, ret_output);
 }
 
-static void then_is_refused(const char *text, const char *complaint)
+static void then_ends_with(int expected, const char *text, const char *complaint)
 {
     static const char *const commands[] = {"check", "run"};
     test_file_write(config_path, text);
     for (size_t i = 0; i < ARRAY_LENGTH(commands); i++) {
         char *output = NULL;
         int status = tell(commands[i], NULL, &output);
-        cr_assert(status == EXIT_CONFIG, "userd %s ended with %d: %s", commands[i], status, output);
+        cr_assert(status == expected, "userd %s ended with %d: %s", commands[i], status, output);
         cr_assert(strstr(output, complaint) != NULL, "userd %s does not say \"%s\": %s",
             commands[i], complaint, output);
         free(output);
     }
+}
+
+static void then_is_refused(const char *text, const char *complaint)
+{
+    then_ends_with(EXIT_CONFIG, text, complaint);
 }
 
 Test(check, accepts_the_defaults)
@@ -191,8 +197,24 @@ Test(check, names_the_line_of_a_file_that_librdkafka_does_not_find)
     then_is_refused("kafka = { options = {\n  security_protocol = \"SSL\";\n"
                     "  ssl_ca_location = \"/nowhere/ca.pem\";\n}; };\n",
         "userd.conf:3: kafka.options.ssl_ca_location: cannot read /nowhere/ca.pem: No such file");
-    then_is_refused("kafka = { options = {\n  sasl_password_file = \"/nowhere/password\";\n}; };\n",
+}
+
+/* A service manager starts it again, and it finds what another program has written meanwhile. */
+Test(check, tells_a_secret_that_is_not_there_yet_from_a_mistake)
+{
+    then_ends_with(EXIT_ABSENT,
+        "kafka = { options = {\n  sasl_password_file = \"/nowhere/password\";\n}; };\n",
         "userd.conf:2: kafka.options.sasl_password_file: cannot read /nowhere/password");
+    then_ends_with(EXIT_ABSENT,
+        "database = { url = \"postgresql://u@h/d\";\n  password_file = \"/nowhere/password\"; };\n",
+        "userd.conf:2: database.password_file: cannot read /nowhere/password");
+    then_ends_with(EXIT_CONFIG,
+        "workers = -1;\ndatabase = { url = \"postgresql://u@h/d\";\n"
+        "  password_file = \"/nowhere/password\"; };\n",
+        "userd.conf:3: database.password_file: cannot read /nowhere/password");
+    then_ends_with(EXIT_CONFIG,
+        "database = { url = \"postgresql://u@h/d\";\n  password_file = \"/etc\"; };\n",
+        "userd.conf:2: database.password_file: cannot read /etc");
 }
 
 Test(check, shows_no_secret_that_librdkafka_does_not_take)
