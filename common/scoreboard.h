@@ -3,7 +3,7 @@
  *
  * Fixed layout with a magic and a version; one writer per slot and per cache line, relaxed atomics.
  * The master makes it and owns the header and the `passed` counters; slot 0 is eventd's,
- * slots 1..SETTINGS_MAX_WORKERS are the workers'. It holds numbers only: nothing secret, nothing
+ * slots 1..SCOREBOARD_WORKER_SLOTS are the workers'. It holds numbers only: nothing secret, nothing
  * that a reader would have to trust.
  */
 #ifndef USERD_COMMON_SCOREBOARD_H
@@ -19,11 +19,15 @@
 #define SCOREBOARD_MAGIC       UINT64_C(0x7573657264736231) /* "userdsb1" */
 #define SCOREBOARD_VERSION     5
 #define SCOREBOARD_SLOT_EVENTD 0
-#define SCOREBOARD_SLOTS       (1 + SETTINGS_MAX_WORKERS)
-#define SCOREBOARD_LAGS        64
-#define SCOREBOARD_METHODS     16
-#define SCOREBOARD_STATUSES    17 /* gRPC's codes: 0 (OK) to 16 */
-#define SCOREBOARD_NAME_SIZE   56
+/* Workers of so many generations fit beside each other: the one in force, the one on probation, and
+ * older ones that still drain. A slot that was never used takes no memory. */
+#define SCOREBOARD_GENERATIONS  3
+#define SCOREBOARD_WORKER_SLOTS (SCOREBOARD_GENERATIONS * SETTINGS_MAX_WORKERS)
+#define SCOREBOARD_SLOTS        (1 + SCOREBOARD_WORKER_SLOTS)
+#define SCOREBOARD_LAGS         64
+#define SCOREBOARD_METHODS      16
+#define SCOREBOARD_STATUSES     17 /* gRPC's codes: 0 (OK) to 16 */
+#define SCOREBOARD_NAME_SIZE    56
 
 enum process_state {
     PROCESS_ABSENT,

@@ -79,7 +79,7 @@ struct status_eventd {
 
 struct status_report {
     uint64_t taken_at_us; /* CLOCK_MONOTONIC */
-    struct status_worker workers[SETTINGS_MAX_WORKERS];
+    struct status_worker workers[SCOREBOARD_WORKER_SLOTS];
     size_t worker_count;
     size_t ready_count;
     bool has_relay;

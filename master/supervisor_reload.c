@@ -50,7 +50,7 @@ static void replace_generation(
         settings_complaints_add(complaints, supervisor->file, 0,
             "the new workers find no room beside the old ones, expected at most %d in all while a "
             "reload is under way",
-            SETTINGS_MAX_WORKERS);
+            SCOREBOARD_WORKER_SLOTS);
     else if (result < 0 && complaints->count == 0)
         settings_complaints_add(complaints, NULL, 0, "%s", strerror(-result));
 }

@@ -262,7 +262,7 @@ class Package(unittest.TestCase):
         self.assertEqual((main_pid(), is_active(), show("NRestarts")), (pid, True, "0"))
         return said
 
-    def test_061_upgrade_of_the_package_with_a_mistake_in_the_configuration_keeps_the_service(self):
+    def test_06a_upgrade_of_the_package_with_a_mistake_in_the_configuration_keeps_the_service(self):
         text = CONFIG.read_text(encoding="utf-8")
         CONFIG.write_text(text.replace("workers = 2;", "workerz = 2;"), encoding="utf-8")
         try:
@@ -275,20 +275,20 @@ class Package(unittest.TestCase):
         run("userd", "upgrade")
         self.assertTrue(is_serving())
 
-    def test_062_upgrade_of_the_package_with_a_worker_that_cannot_run_keeps_the_service(self):
+    def test_06b_upgrade_of_the_package_with_a_worker_that_cannot_run_keeps_the_service(self):
         said = self.install("unfit.deb")
         self.assertIn("the running service goes on, and has not taken the new release:", said)
         self.assertIn("a new worker ended before it was ready", said)
         self.assertIn("has taken the new release", self.install("second.deb"))
 
-    def test_063_upgrade_of_the_package_during_a_reload_waits_for_it(self):
+    def test_06c_upgrade_of_the_package_during_a_reload_waits_for_it(self):
         generation = status()["master"]["generation"]
         run("systemctl", "kill", "--signal", "HUP", "userd.service")
         self.assertIn("has taken the new release", self.install("third.deb"))
         self.assertEqual(status()["master"]["generation"], generation + 2)
         self.install("second.deb")
 
-    def test_064_signals_to_the_whole_unit_spoil_no_reload(self):
+    def test_06d_signals_to_the_whole_unit_spoil_no_reload(self):
         generation = status()["master"]["generation"]
         for _ in range(10):
             run("systemctl", "kill", "--signal", "HUP", "userd.service")
@@ -330,7 +330,7 @@ class Package(unittest.TestCase):
         # what was refused was refused: no call was cut off
         self.assertEqual([text for text in load.failures if "UNAVAILABLE" not in text], [])
 
-    def test_091_a_stop_that_was_asked_for_stays_one(self):
+    def test_09a_a_stop_that_was_asked_for_stays_one(self):
         run("systemctl", "start", "userd.service")
         wait_for(is_serving, "serving")
         run("userd", "stop")
@@ -338,7 +338,7 @@ class Package(unittest.TestCase):
         # one that is to be started again is "activating" and "auto-restart"
         self.assertEqual((show("ActiveState"), show("SubState"), show("Result")), ("inactive", "dead", "success"))
 
-    def test_092_what_passes_by_itself_never_becomes_final(self):
+    def test_09b_what_passes_by_itself_never_becomes_final(self):
         with socket.create_server(("0.0.0.0", 50053)):
             run("systemctl", "start", "--no-block", "userd.service")
             wait_for(lambda: int(show("NRestarts")) > 5, "more tries than systemd's limit would allow")
@@ -346,7 +346,7 @@ class Package(unittest.TestCase):
         run("systemctl", "stop", "userd.service")
         self.assertIn("cannot listen on", self.log())
 
-    def test_093_a_secret_that_is_not_there_yet_is_waited_for(self):
+    def test_09c_a_secret_that_is_not_there_yet_is_waited_for(self):
         text = CONFIG.read_text(encoding="utf-8")
         secret = pathlib.Path("/var/lib/userd/late")
         CONFIG.write_text(text.replace("options = { };", f'options = {{ sasl_password_file = "{secret}"; }};', 1), encoding="utf-8")
