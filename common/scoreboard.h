@@ -20,7 +20,7 @@
 #define SCOREBOARD_VERSION     5
 #define SCOREBOARD_SLOT_EVENTD 0
 /* Workers of so many generations fit beside each other: the one in force, the one on probation, and
- * older ones that still drain. A slot that was never used takes no memory. */
+ * older ones that still drain. A slot that was never used takes hardly any memory. */
 #define SCOREBOARD_GENERATIONS  3
 #define SCOREBOARD_WORKER_SLOTS (SCOREBOARD_GENERATIONS * SETTINGS_MAX_WORKERS)
 #define SCOREBOARD_SLOTS        (1 + SCOREBOARD_WORKER_SLOTS)

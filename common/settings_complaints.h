@@ -24,8 +24,8 @@ void settings_complaints_append(
     struct settings_complaints *complaints, const struct settings_complaints *more);
 /* A line of the log for each. */
 void settings_complaints_log(const struct settings_complaints *complaints, enum log_level level);
-/* The complaint that was added last is of a file that may still come (negative errno `result`: it is
- * not there), such as a secret that another program writes. */
+/* The complaint that was added last is of a file that may still come (negative errno `result`: it
+ * is not there), such as a secret that another program writes. */
 void settings_complaints_note_missing(struct settings_complaints *complaints, int result);
 /* There are complaints, and all of them are of files that may still come. */
 MUST_CHECK bool settings_complaints_may_pass(const struct settings_complaints *complaints);
