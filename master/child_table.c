@@ -361,7 +361,7 @@ static void tell_stop(struct child *child)
 {
     child->knows_stop = true;
     int result = child->control == NULL ? 0 : send_drain(child, 0);
-    if (result < 0) /* it leaves all the same, a few seconds later */
+    if (result < 0 && result != -EPIPE) /* it leaves all the same, a few seconds later */
         log_warn("stop not told role=%s slot=%u error=\"%s\"", role_name(child), child->slot,
             strerror(-result));
 }

@@ -77,6 +77,17 @@ static void when_program_becomes(const char *text, mode_t mode)
     cr_assert_eq(rename(path, userd.program), 0);
 }
 
+/* What a configuration is warned of is no reason, and must not stand beside the agreement. */
+Test(upgrade, is_not_refused_for_a_warning)
+{
+    cr_assert_eq(chmod(userd.config_path, 0644), 0);
+    char *output = NULL;
+    cr_assert_eq(when_upgraded(&output), 0, "%s", output);
+    cr_assert(strstr(output, "everybody can read the file") != NULL, "no warning: %s", output);
+    free(output);
+    then_name_is(&userd, 17, "trinity");
+}
+
 static pid_t eventd_pid(void)
 {
     pid_t pids[TEST_MAX_MEMBERS];
