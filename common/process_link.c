@@ -117,6 +117,12 @@ static int on_frame(
         link->peer_link_number = frame->peer_link->number;
         link->handlers->on_peer_link(link, frame->peer_link->slot, fd, link->userdata);
         return 0;
+    case USERD__IPC__FRAME__BODY_ADDRESS_BAN:
+        if (link->handlers->on_address_ban == NULL)
+            return -EPROTO;
+        link->handlers->on_address_ban(
+            link, frame->address_ban->address, frame->address_ban->duration_ms, link->userdata);
+        return 0;
     case USERD__IPC__FRAME__BODY_DRAIN:
         if (frame->drain->is_stop)
             note_stop(link);
@@ -303,6 +309,23 @@ int process_link_ask_for_peer(struct process_link *link, uint32_t slot)
     Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
     frame.body_case = USERD__IPC__FRAME__BODY_PEER_REQUEST;
     frame.peer_request = &request;
+    return process_link_send(link, &frame);
+}
+
+int process_link_report_offence(struct process_link *link, uint64_t address, const char *reason)
+{
+    if (link->master_protocol < PROCESS_PROTOCOL_OFFENCE)
+        return -EOPNOTSUPP;
+    Userd__Ipc__Offence offence = USERD__IPC__OFFENCE__INIT;
+    union {
+        const char *text;
+        char *reason; /* protobuf-c's type is not const; packing only reads */
+    } word = {.text = reason};
+    offence.address = address;
+    offence.reason = word.reason;
+    Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
+    frame.body_case = USERD__IPC__FRAME__BODY_OFFENCE;
+    frame.offence = &offence;
     return process_link_send(link, &frame);
 }
 

@@ -32,6 +32,9 @@ struct process_link_handlers {
     /* A channel to the process in `slot` (eventd is SCOREBOARD_SLOT_EVENTD). Take *fd or it is
      * closed; IPC_FD_CUT_OFF: there was no descriptor left for it. */
     void (*on_peer_link)(struct process_link *link, uint32_t slot, int *fd, void *userdata);
+    /* Workers: `address` (address_key.h) is banned for so long. */
+    void (*on_address_ban)(
+        struct process_link *link, uint64_t address, unsigned int duration_ms, void *userdata);
     /* Finish what is in flight within `timeout_ms`, then call process_link_exit(). Called at most
      * once. link->is_stop says whether the whole service stops. */
     void (*on_drain)(struct process_link *link, unsigned int timeout_ms, void *userdata);
@@ -79,6 +82,10 @@ MUST_CHECK int process_link_answer_connection(
 /* Asks for a new channel to the process in `slot`: on_peer_link() comes if that one is ready, or
  * when it is. -EOPNOTSUPP: this master knows no such request. Else as ipc_channel_send(). */
 MUST_CHECK int process_link_ask_for_peer(struct process_link *link, uint32_t slot);
+/* A connection from `address` (address_key.h) was reset for what its client did; `reason` is a
+ * word. -EOPNOTSUPP: this master has no use for it. Else as ipc_channel_send(). */
+MUST_CHECK int process_link_report_offence(
+    struct process_link *link, uint64_t address, const char *reason);
 /* Runs the loop; returns the exit status for main(). */
 int process_link_run(struct process_link *link);
 void process_link_exit(struct process_link *link, int status);

@@ -14,7 +14,8 @@
  * channel. */
 #define PROCESS_PROTOCOL_RETURNS      1 /* a connection that there is no room for is returned */
 #define PROCESS_PROTOCOL_PEER_REQUEST 2 /* and a channel that has ended is asked for */
-#define PROCESS_PROTOCOL              PROCESS_PROTOCOL_PEER_REQUEST /* this release's */
+#define PROCESS_PROTOCOL_OFFENCE      3 /* and it is told of connections that were reset */
+#define PROCESS_PROTOCOL              PROCESS_PROTOCOL_OFFENCE /* this release's */
 
 #define PROCESS_ROLE_WORKER  "worker"  /* userd-worker worker */
 #define PROCESS_ROLE_MIGRATE "migrate" /* userd-worker migrate up|down|status [N] */

@@ -17,7 +17,7 @@
 #include "common/settings.h"
 
 #define SCOREBOARD_MAGIC       UINT64_C(0x7573657264736231) /* "userdsb1" */
-#define SCOREBOARD_VERSION     5
+#define SCOREBOARD_VERSION     6
 #define SCOREBOARD_SLOT_EVENTD 0
 /* Workers of so many generations fit beside each other: the one in force, the one on probation, and
  * older ones that still drain. A slot that was never used takes hardly any memory. */
@@ -76,6 +76,7 @@ struct scoreboard_slot {
     _Atomic uint64_t calls_expired;   /* deadline passed while queued: never reached the database */
     _Atomic uint64_t calls_cancelled; /* client gone while queued: never reached the database */
     _Atomic uint64_t connections_reset; /* worker: for what their clients did */
+    _Atomic uint64_t connections_idle;  /* worker: told to go because they were idle */
     /* worker: the database's side */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t batches;
     _Atomic uint64_t batched_requests;
@@ -119,10 +120,30 @@ struct scoreboard_master_row {
     _Alignas(CACHE_LINE_SIZE) _Atomic uint32_t passed[SETTINGS_MAX_LISTENERS];
 };
 
+/* Why the master closes a connection that it has accepted. */
+enum scoreboard_refusal {
+    SCOREBOARD_REFUSAL_BANNED,
+    SCOREBOARD_REFUSAL_RATE,      /* limits.connection_rate_per_address */
+    SCOREBOARD_REFUSAL_TOTAL,     /* limits.connections */
+    SCOREBOARD_REFUSAL_RESERVED,  /* the rest is for addresses that have few */
+    SCOREBOARD_REFUSAL_ADDRESS,   /* limits.connections_per_address */
+    SCOREBOARD_REFUSAL_NO_WORKER, /* no worker has room */
+    SCOREBOARD_REFUSALS,
+};
+
+/* Written by the master alone. */
+struct scoreboard_admission {
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t refused[SCOREBOARD_REFUSALS];
+    _Atomic uint64_t bans; /* begun */
+    /* CLOCK_MONOTONIC: when connections were short for the last time; 0: never. Read by workers. */
+    _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t short_at_us;
+};
+
 struct scoreboard {
     uint64_t magic;
     uint32_t version;
     uint32_t slot_count;
+    struct scoreboard_admission admission;
     struct scoreboard_master_row master[SCOREBOARD_SLOTS];
     struct scoreboard_slot slots[SCOREBOARD_SLOTS];
 };

@@ -90,6 +90,13 @@ struct settings {
         int connections_per_address;
         int connection_rate_per_address;
         int connection_age_ms;
+        int cancel_rate_per_address;
+        int ban_seconds;
+        int ban_max_seconds;
+        int reserved_percent;
+        int idle_timeout_ms;
+        int idle_shortage_timeout_ms;
+        char *exempt_addresses; /* address_list.h */
         int handshake_timeout_ms;
     } limits;
     struct {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/address_list.h"
 #include "common/listener_address.h"
 #include "common/settings_environment.h"
 
@@ -172,10 +173,20 @@ static void check_run_dir(const struct settings_reader *reader)
             LISTENER_PATH_MAX - strlen(ADMIN_SOCKET));
 }
 
+static void check_exempt_addresses(const struct settings_reader *reader)
+{
+    static const char setting[] = "limits.exempt_addresses";
+    struct address_list list;
+    char reason[ADDRESS_LIST_REASON_BYTES];
+    if (!address_list_parse(reader->settings->limits.exempt_addresses, &list, reason))
+        COMPLAIN_OF(reader, setting, "%s: %s", setting, reason);
+}
+
 void settings_rules_check(const struct settings_reader *reader)
 {
     check_run_dir(reader);
     check_topics(reader);
     check_servers(reader);
     check_listeners(reader);
+    check_exempt_addresses(reader);
 }

@@ -4,11 +4,11 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
+#include "common/address_key.h"
 #include "common/file_descriptor.h"
+#include "common/keyed_hash.h"
 #include "common/log.h"
-#include "master/address_key.h"
 #include "master/socket_probe.h"
 
 #define NONE UINT32_MAX
@@ -32,8 +32,8 @@ struct note {
 };
 
 struct address_limit {
-    int probe_fd;  /* owned; -1: the kernel does not answer */
-    uint64_t seed; /* so that nobody can choose addresses that share a bucket */
+    int probe_fd; /* owned; -1: the kernel does not answer */
+    struct keyed_hash hash;
     uint32_t capacity;
     uint32_t bucket_mask;
     uint32_t *buckets;             /* owned */
@@ -46,9 +46,7 @@ struct address_limit {
 
 static uint32_t *bucket_of(const struct address_limit *limit, uint64_t key)
 {
-    uint64_t hash = (key ^ limit->seed) * ADDRESS_KEY_MULTIPLIER;
-    hash = (hash ^ (hash >> 32)) * ADDRESS_KEY_MULTIPLIER;
-    return &limit->buckets[(uint32_t)(hash >> 32) & limit->bucket_mask];
+    return &limit->buckets[(uint32_t)keyed_hash_of(&limit->hash, key) & limit->bucket_mask];
 }
 
 static uint32_t find_entry(const struct address_limit *limit, uint64_t key)
@@ -191,7 +189,7 @@ int address_limit_reserve(struct address_limit *limit, size_t capacity)
 /* A kernel without sock_diag is no reason not to serve. */
 static int open_probe(struct address_limit *limit)
 {
-    if (getrandom(&limit->seed, sizeof(limit->seed), 0) != (ssize_t)sizeof(limit->seed))
+    if (!keyed_hash_init(&limit->hash))
         return -EIO;
     int result = socket_probe_open(&limit->probe_fd);
     if (result < 0)

@@ -2,16 +2,14 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/random.h>
 
-#include "master/address_key.h"
+#include "common/address_key.h"
+#include "common/keyed_hash.h"
 
-#define SETS_LOG2 9
-#define SETS      (1U << SETS_LOG2)
-#define WAYS      8
-#define US_PER_S  UINT64_C(1000000)
-#define KEY_BITS  64
-#define BURST_US  US_PER_S /* of a second's connections all may come at once */
+#define SETS     512
+#define WAYS     8
+#define US_PER_S UINT64_C(1000000)
+#define BURST_US US_PER_S /* of a second's connections all may come at once */
 
 struct address_due {
     uint64_t key;
@@ -20,7 +18,7 @@ struct address_due {
 };
 
 struct address_rate {
-    uint64_t seed;
+    struct keyed_hash hash;
     uint64_t interval_us; /* 0: no limit */
     struct address_due sets[SETS][WAYS];
 };
@@ -30,7 +28,10 @@ int address_rate_new(struct address_rate **ret_rate)
     struct address_rate *rate = calloc(1, sizeof(*rate));
     if (rate == NULL)
         return -ENOMEM;
-    (void)!getrandom(&rate->seed, sizeof(rate->seed), GRND_NONBLOCK);
+    if (!keyed_hash_init(&rate->hash)) {
+        free(rate);
+        return -EIO;
+    }
     *ret_rate = rate;
     return 0;
 }
@@ -49,8 +50,7 @@ void address_rate_set(struct address_rate *rate, unsigned int per_second)
 /* The address's own place, or the one in its set that is missed least. */
 static struct address_due *find_place(struct address_rate *rate, uint64_t key)
 {
-    uint64_t hash = (key ^ rate->seed) * ADDRESS_KEY_MULTIPLIER;
-    struct address_due *set = rate->sets[hash >> (KEY_BITS - SETS_LOG2)];
+    struct address_due *set = rate->sets[keyed_hash_of(&rate->hash, key) % SETS];
     struct address_due *least = &set[0];
     for (unsigned int i = 0; i < WAYS; i++) {
         if (set[i].key == key)

@@ -100,6 +100,11 @@ static int on_frame(
             frame->peer_request->number, child->table->userdata);
         return 0;
     }
+    if (frame->body_case == USERD__IPC__FRAME__BODY_OFFENCE) {
+        child->table->handlers->on_offence(
+            child->slot, frame->offence->address, frame->offence->reason, child->table->userdata);
+        return 0;
+    }
     if (frame->body_case != USERD__IPC__FRAME__BODY_READY)
         return -EPROTO;
     /* Told to drain while it was starting: READY crossed Drain on the way, and means nothing any

@@ -36,6 +36,8 @@ struct child_table_handlers {
     /* It asks for another link to the process in `peer_slot`; `number`: the last that came to it.
      */
     void (*on_peer_request)(uint32_t slot, uint32_t peer_slot, uint64_t number, void *userdata);
+    /* It has reset a connection from `address` (address_key.h) for what its client did. */
+    void (*on_offence)(uint32_t slot, uint64_t address, const char *reason, void *userdata);
     /* The slot is empty again: the handler may start a new child in it. */
     void (*on_gone)(uint32_t slot, const struct child_end *end, void *userdata);
 };

@@ -7,13 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "common/descriptor_limit.h"
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/monotonic_clock.h"
-#include "master/address_limit.h"
-#include "master/address_rate.h"
+#include "master/connection_admission.h"
 #include "master/passed_connections.h"
 #include "master/worker_choice.h"
 
@@ -33,17 +34,13 @@ struct dispatch_source {
 struct connection_dispatch {
     struct connection_dispatch_options options;
     struct dispatch_source sources[SETTINGS_MAX_LISTENERS];
-    size_t source_count; /* 0: paused */
-    unsigned int connections_max;
-    unsigned int connections_per_address_max;
+    size_t source_count;        /* 0: paused */
     uint64_t connection_age_us; /* at nine tenths of it a connection may leave; 0: they stay */
-    struct address_limit *address_limit; /* owned */
-    struct address_rate *address_rate;   /* owned */
-    struct passed_connections *passed;   /* owned */
-    sd_event_source *retry;              /* owned; armed while paused for a passing reason */
-    int reserve_fd;                      /* owned; given up for a moment when descriptors run out */
+    struct connection_admission *admission; /* owned */
+    struct passed_connections *passed;      /* owned */
+    sd_event_source *retry;                 /* owned; armed while paused for a passing reason */
+    int reserve_fd; /* owned; given up for a moment when descriptors run out */
     uint32_t generation;
-    struct log_limit refusal_log;
     struct log_limit failure_log;
 };
 
@@ -170,33 +167,30 @@ static void log_failure(
             dispatch->options.listeners->items[listener].name, strerror(error), suppressed);
 }
 
-static void log_refusal(struct connection_dispatch *dispatch, uint32_t listener, const char *reason)
+static const char *listener_name(const struct connection_dispatch *dispatch, uint32_t listener)
 {
-    unsigned int suppressed = 0;
-    if (log_limit_allows(&dispatch->refusal_log, LOG_LINES_A_SECOND, &suppressed))
-        log_warn("connection refused listener=%s reason=\"%s\" suppressed=%u",
-            dispatch->options.listeners->items[listener].name, reason, suppressed);
+    return dispatch->options.listeners->items[listener].name;
+}
+
+/* How many connections the workers that are given some can hold together: workers have the
+ * descriptor limit that this process has. */
+static size_t room_of_workers(const struct connection_dispatch *dispatch)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return SIZE_MAX;
+    size_t serving = 0;
+    for (uint32_t slot = SCOREBOARD_SLOT_EVENTD + 1; slot < SCOREBOARD_SLOTS; slot++)
+        serving += is_serving(dispatch, slot) ? 1 : 0;
+    return serving * descriptor_limit_connections(limit.rlim_cur);
 }
 
 static bool is_within_limits(
     struct connection_dispatch *dispatch, uint32_t listener, const struct sockaddr_storage *address)
 {
-    int64_t now_us = (int64_t)monotonic_clock_turn_us(dispatch->options.event);
-    if (!address_rate_allows(
-            dispatch->address_rate, (const struct sockaddr *)address, (uint64_t)now_us)) {
-        log_refusal(dispatch, listener, "limits.connection_rate_per_address reached");
-        return false;
-    }
-    if (all_living_connections(dispatch) >= dispatch->connections_max) {
-        log_refusal(dispatch, listener, "limits.connections reached");
-        return false;
-    }
-    if (!address_limit_allows(dispatch->address_limit, (const struct sockaddr *)address,
-            dispatch->connections_per_address_max, now_us)) {
-        log_refusal(dispatch, listener, "limits.connections_per_address reached");
-        return false;
-    }
-    return true;
+    return connection_admission_allows(dispatch->admission, (const struct sockaddr *)address,
+        all_living_connections(dispatch), room_of_workers(dispatch),
+        listener_name(dispatch, listener), monotonic_clock_turn_us(dispatch->options.event));
 }
 
 static int send_connection(
@@ -233,11 +227,9 @@ static void note_address(
     struct sockaddr_storage address;
     if (!find_address(connection, &address))
         return; /* the worker will see that */
-    int result = address_limit_add(dispatch->address_limit, connection->fd,
+    connection_admission_note(dispatch->admission, connection->fd,
         (const struct sockaddr *)&address, connection->slot,
-        (int64_t)monotonic_clock_turn_us(dispatch->options.event));
-    if (result < 0)
-        log_debug("connection not counted by address error=\"%s\"", strerror(-result));
+        monotonic_clock_turn_us(dispatch->options.event));
 }
 
 /* It is on its way again, and is noted when it is passed again. */
@@ -246,8 +238,8 @@ static void forget_address(
 {
     struct sockaddr_storage address;
     if (find_address(connection, &address)) /* else the kernel strikes its note out */
-        address_limit_remove(
-            dispatch->address_limit, connection->fd, (const struct sockaddr *)&address);
+        connection_admission_forget(
+            dispatch->admission, connection->fd, (const struct sockaddr *)&address);
 }
 
 /* Tries the best worker, then the next best. False: none can be given it now, it waits, and nothing
@@ -296,7 +288,11 @@ static bool pass_waiting(struct connection_dispatch *dispatch)
         struct candidates candidates;
         collect_candidates(dispatch, connection->listener, connection, &candidates);
         if (candidates.count == 0 && candidates.is_any_full && !candidates.is_any_behind) {
-            log_refusal(dispatch, connection->listener, "no worker has room for it");
+            struct sockaddr_storage address;
+            bool is_known = find_address(connection, &address);
+            connection_admission_refuse(dispatch->admission, SCOREBOARD_REFUSAL_NO_WORKER,
+                listener_name(dispatch, connection->listener),
+                is_known ? (const struct sockaddr *)&address : NULL);
             passed_connections_remove(dispatch->passed, connection);
             continue;
         }
@@ -364,7 +360,8 @@ static bool accept_one(struct dispatch_source *source, int listener_fd)
     struct passed_connection *connection = passed_connections_add(
         dispatch->passed, &fd, source->listener, dispatch->options.listeners->arrangement);
     if (connection == NULL)
-        log_refusal(dispatch, source->listener, "limits.connections on their way to workers");
+        connection_admission_refuse(dispatch->admission, SCOREBOARD_REFUSAL_TOTAL,
+            listener_name(dispatch, source->listener), (const struct sockaddr *)&address);
     return connection == NULL || pass_connection(dispatch, &candidates, connection);
 }
 
@@ -408,15 +405,11 @@ int connection_dispatch_resume(struct connection_dispatch *dispatch, uint32_t ge
 int connection_dispatch_set_limits(
     struct connection_dispatch *dispatch, const struct settings *settings)
 {
-    dispatch->connections_max = (unsigned int)settings->limits.connections;
-    dispatch->connections_per_address_max = (unsigned int)settings->limits.connections_per_address;
-    address_rate_set(
-        dispatch->address_rate, (unsigned int)settings->limits.connection_rate_per_address);
     dispatch->connection_age_us =
         (uint64_t)settings->limits.connection_age_ms * MONOTONIC_CLOCK_US_PER_MS;
-    int result = passed_connections_reserve(dispatch->passed, dispatch->connections_max);
+    int result = passed_connections_reserve(dispatch->passed, (size_t)settings->limits.connections);
     if (result == 0)
-        result = address_limit_reserve(dispatch->address_limit, dispatch->connections_max);
+        result = connection_admission_set(dispatch->admission, settings);
     return result;
 }
 
@@ -425,11 +418,10 @@ static int open_parts(struct connection_dispatch *dispatch, const struct setting
     open_reserve(dispatch);
     if (dispatch->reserve_fd < 0)
         return -errno;
-    int result = address_limit_new((size_t)settings->limits.connections, &dispatch->address_limit);
+    int result = passed_connections_new((size_t)settings->limits.connections, &dispatch->passed);
     if (result == 0)
-        result = address_rate_new(&dispatch->address_rate);
-    if (result == 0)
-        result = passed_connections_new((size_t)settings->limits.connections, &dispatch->passed);
+        result = connection_admission_new(
+            settings, &dispatch->options.scoreboard->admission, &dispatch->admission);
     return result < 0 ? result : connection_dispatch_set_limits(dispatch, settings);
 }
 
@@ -455,8 +447,7 @@ struct connection_dispatch *connection_dispatch_free(struct connection_dispatch 
     if (dispatch == NULL)
         return NULL;
     connection_dispatch_pause(dispatch);
-    (void)address_rate_free(dispatch->address_rate);
-    (void)address_limit_free(dispatch->address_limit);
+    (void)connection_admission_free(dispatch->admission);
     (void)passed_connections_free(dispatch->passed);
     fd_close(&dispatch->reserve_fd);
     free(dispatch);
@@ -488,10 +479,17 @@ void connection_dispatch_settle(
 
 void connection_dispatch_forget_slot(struct connection_dispatch *dispatch, uint32_t slot)
 {
-    address_limit_forget_slot(dispatch->address_limit, slot);
+    connection_admission_forget_slot(dispatch->admission, slot);
     size_t count = passed_connections_take_back(dispatch->passed, slot);
     if (count == 0)
         return;
     log_info("connections passed to others slot=%u count=%zu", slot, count);
     connection_dispatch_refresh(dispatch);
+}
+
+unsigned int connection_dispatch_ban(
+    struct connection_dispatch *dispatch, uint64_t address, const char *reason)
+{
+    return connection_admission_ban(
+        dispatch->admission, address, reason, monotonic_clock_turn_us(dispatch->options.event));
 }

@@ -47,6 +47,10 @@ void connection_dispatch_refresh(struct connection_dispatch *dispatch);
 /* The worker in `slot` has answered for connection `number`: it has taken it, or returns it. */
 void connection_dispatch_settle(
     struct connection_dispatch *dispatch, uint32_t slot, uint64_t number, bool is_returned);
+/* A worker has reset a connection from this address (common/address_key.h). Returns for how many
+ * seconds it is banned from now on, which the workers are to be told; 0: no new ban begins. */
+unsigned int connection_dispatch_ban(
+    struct connection_dispatch *dispatch, uint64_t address, const char *reason);
 /* The process in `slot` is gone, and its connections with it, but for those that it had not taken:
  * these go to others. */
 void connection_dispatch_forget_slot(struct connection_dispatch *dispatch, uint32_t slot);

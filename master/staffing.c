@@ -184,7 +184,33 @@ static void on_peer_request(uint32_t slot, uint32_t peer_slot, uint64_t number, 
         peer_links_on_request(&staffing->links, staffing->children, slot, number);
 }
 
+static void tell_ban(struct staffing *staffing, uint64_t address, unsigned int seconds)
+{
+    Userd__Ipc__AddressBan ban = USERD__IPC__ADDRESS_BAN__INIT;
+    ban.address = address;
+    ban.duration_ms = seconds * 1000;
+    Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
+    frame.body_case = USERD__IPC__FRAME__BODY_ADDRESS_BAN;
+    frame.address_ban = &ban;
+    for (uint32_t slot = SCOREBOARD_SLOT_EVENTD + 1; slot < SCOREBOARD_SLOTS; slot++) {
+        int result = child_table_send(staffing->children, slot, &frame, -1);
+        if (result < 0 && result != -ENOTCONN)
+            log_debug("ban not passed on slot=%u error=\"%s\"", slot, strerror(-result));
+    }
+}
+
+static void on_offence(uint32_t slot, uint64_t address, const char *reason, void *userdata)
+{
+    struct staffing *staffing = userdata;
+    if (child_table_role(slot) != CHILD_WORKER || staffing->dispatch == NULL)
+        return;
+    unsigned int seconds = connection_dispatch_ban(staffing->dispatch, address, reason);
+    if (seconds > 0)
+        tell_ban(staffing, address, seconds);
+}
+
 static const struct child_table_handlers child_handlers = {
+    .on_offence = on_offence,
     .on_ready = on_ready,
     .on_peer_request = on_peer_request,
     .on_connection_answer = on_connection_answer,

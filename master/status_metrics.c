@@ -28,6 +28,8 @@ static const struct metric worker_metrics[] = {
     {"userd_connections", "", "gauge", "Client connections that are open.", WORKER(connections)},
     {"userd_connections_reset_total", "", "counter",
         "Connections that were reset for what their clients did.", WORKER(work.connections_reset)},
+    {"userd_connections_idle_total", "", "counter",
+        "Connections that were told to go because they were idle.", WORKER(work.connections_idle)},
     {"userd_calls_started_total", "", "counter", "Calls that have begun.", WORKER(calls.started)},
     {"userd_calls_total", "result=\"ok\",", "counter", "Calls that were answered.",
         WORKER(calls.ok)},
@@ -112,6 +114,18 @@ static void print_workers(FILE *stream, const struct status_report *report)
             report->workers[j].slot, status_report_in_progress(&report->workers[j].calls));
 }
 
+static void print_admission(FILE *stream, const struct status_admission *admission)
+{
+    static const char refused[] = "userd_connections_refused_total";
+    print_head(stream, refused, "counter", "Connections that the master closed at once.");
+    for (size_t i = 0; i < SCOREBOARD_REFUSALS; i++)
+        (void)fprintf(stream, "%s{reason=\"%s\"} %" PRIu64 "\n", refused,
+            status_report_refusal_name((enum scoreboard_refusal)i), admission->refused[i]);
+    static const char bans[] = "userd_address_bans_total";
+    print_head(stream, bans, "counter", "Bans of client addresses that have begun.");
+    (void)fprintf(stream, "%s %" PRIu64 "\n", bans, admission->bans);
+}
+
 static void print_eventd(FILE *stream, const struct status_eventd *eventd)
 {
     print_single(stream, "userd_eventd_up", "gauge", "Whether there is an eventd that is ready.",
@@ -162,6 +176,7 @@ int status_metrics_print(
     print_single(stream, "userd_workers_ready", "gauge", "Workers that take calls.",
         (double)report->ready_count);
     print_workers(stream, report);
+    print_admission(stream, &report->admission);
     print_single(stream, "userd_outbox_oldest_seconds", "gauge",
         "Age of the oldest outbox row that waits.",
         (double)report->work.outbox_oldest_us / MICROSECONDS_PER_SECOND);

@@ -103,6 +103,12 @@ void status_print_table(
     for (size_t i = 0; i < master->n_listeners; i++)
         (void)fprintf(
             stream, "listener %s: %s\n", master->listeners[i]->name, master->listeners[i]->address);
+    uint64_t refused = 0;
+    for (size_t i = 0; i < SCOREBOARD_REFUSALS; i++)
+        refused += report->admission.refused[i];
+    if (refused > 0 || report->admission.bans > 0)
+        (void)fprintf(stream, "connections refused: %" PRIu64 ", address bans: %" PRIu64 "\n",
+            refused, report->admission.bans);
     (void)fprintf(stream,
         "\nslot      pid state    gen  conns    started         ok   failed"
         "  refused  expired cancelled   calls/s  database   batches  req/b  relay\n");
@@ -165,6 +171,7 @@ static int set_activity(json_t *object, uint64_t connections, const struct statu
     result |= set_counts(outbox_object, outbox_counts, ARRAY_LENGTH(outbox_counts));
     result |= set_count(object, "connections", connections);
     result |= set_count(object, "connections_reset", work->connections_reset);
+    result |= set_count(object, "connections_idle", work->connections_idle);
     result |= set(object, "calls", call_object);
     result |= set_count(object, "batches", work->batches);
     result |= set_count(object, "batched_requests", work->batched_requests);
@@ -187,7 +194,18 @@ static int append_worker(json_t *workers, const struct status_worker *worker)
     return result | json_array_append_new(workers, object);
 }
 
-static int set_master(json_t *root, const Userd__Ipc__AdminResult *master)
+static int set_admission(json_t *object, const struct status_admission *admission)
+{
+    json_t *refused = json_object();
+    int result = set_count(object, "address_bans", admission->bans);
+    for (size_t i = 0; i < SCOREBOARD_REFUSALS; i++)
+        result |= set_count(
+            refused, status_report_refusal_name((enum scoreboard_refusal)i), admission->refused[i]);
+    return result | set(object, "connections_refused", refused);
+}
+
+static int set_master(
+    json_t *root, const Userd__Ipc__AdminResult *master, const struct status_admission *admission)
 {
     json_t *group = json_object();
     json_t *listeners = json_array();
@@ -202,6 +220,7 @@ static int set_master(json_t *root, const Userd__Ipc__AdminResult *master)
         result |= json_array_append_new(listeners, listener);
     }
     result |= set(group, "listeners", listeners);
+    result |= set_admission(group, admission);
     return result | set(root, "master", group);
 }
 
@@ -263,7 +282,7 @@ int status_print_json(
     json_t *methods = json_array();
     json_t *totals = json_object();
     int result = set_count(root, "scoreboard_version", SCOREBOARD_VERSION);
-    result |= set_master(root, master);
+    result |= set_master(root, master, &report->admission);
     for (size_t i = 0; i < report->worker_count; i++)
         result |= append_worker(workers, &report->workers[i]);
     result |= set(root, "workers", workers);

@@ -53,6 +53,7 @@ static void read_worker(
             .expired = get(&slot->calls_expired),
             .cancelled = get(&slot->calls_cancelled)},
         .work = {.connections_reset = get(&slot->connections_reset),
+            .connections_idle = get(&slot->connections_idle),
             .batches = get(&slot->batches),
             .batched_requests = get(&slot->batched_requests),
             .questions_waiting = get(&slot->questions_waiting),
@@ -113,6 +114,7 @@ static void add_calls(struct status_calls *total, const struct status_calls *par
 static void add_work(struct status_work *total, const struct status_work *part)
 {
     total->connections_reset += part->connections_reset;
+    total->connections_idle += part->connections_idle;
     total->batches += part->batches;
     total->batched_requests += part->batched_requests;
     total->outbox_published += part->outbox_published;
@@ -135,6 +137,9 @@ void status_report_read(
     memset(report, 0, sizeof(*report));
     report->taken_at_us = now_us;
     read_eventd(scoreboard, &report->eventd);
+    for (size_t i = 0; i < SCOREBOARD_REFUSALS; i++)
+        report->admission.refused[i] = get(&scoreboard->admission.refused[i]);
+    report->admission.bans = get(&scoreboard->admission.bans);
     for (uint32_t slot = SCOREBOARD_SLOT_EVENTD + 1; slot < SCOREBOARD_SLOTS; slot++) {
         struct status_worker *worker = &report->workers[report->worker_count];
         read_worker(scoreboard, slot, worker);
@@ -197,4 +202,17 @@ const char *status_report_state_name(enum process_state state)
 {
     static const char *const names[] = {"absent", "starting", "ready", "draining"};
     return names[state];
+}
+
+const char *status_report_refusal_name(enum scoreboard_refusal refusal)
+{
+    static const char *const names[] = {
+        [SCOREBOARD_REFUSAL_BANNED] = "banned",
+        [SCOREBOARD_REFUSAL_RATE] = "rate",
+        [SCOREBOARD_REFUSAL_TOTAL] = "total",
+        [SCOREBOARD_REFUSAL_RESERVED] = "reserved",
+        [SCOREBOARD_REFUSAL_ADDRESS] = "address",
+        [SCOREBOARD_REFUSAL_NO_WORKER] = "no_worker",
+    };
+    return names[refusal];
 }

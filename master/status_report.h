@@ -24,6 +24,7 @@ struct status_calls {
 /* What a worker has done beside answering calls. */
 struct status_work {
     uint64_t connections_reset; /* for what their clients did */
+    uint64_t connections_idle;  /* told to go because they were idle */
     uint64_t batches;
     uint64_t batched_requests;
     uint64_t outbox_published;
@@ -48,6 +49,12 @@ struct status_worker {
     uint64_t connections;
     struct status_calls calls;
     struct status_work work;
+};
+
+/* What the master did with connections instead of passing them on. */
+struct status_admission {
+    uint64_t refused[SCOREBOARD_REFUSALS];
+    uint64_t bans;
 };
 
 /* Of a partition that is consumed: records that are not in effect. */
@@ -84,6 +91,7 @@ struct status_report {
     size_t ready_count;
     bool has_relay;
     struct status_eventd eventd;
+    struct status_admission admission;
     uint64_t connections; /* totals of the workers */
     struct status_calls calls;
     struct status_work work;
@@ -94,6 +102,7 @@ struct status_report {
 uint64_t status_report_in_progress(const struct status_calls *calls);
 /* "registration": the topic's role, whatever name it has. */
 const char *status_report_topic_name(enum scoreboard_topic topic);
+const char *status_report_refusal_name(enum scoreboard_refusal refusal);
 
 void status_report_read(
     const struct scoreboard *scoreboard, uint64_t now_us, struct status_report *ret_report);

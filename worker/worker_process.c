@@ -104,6 +104,23 @@ static void on_connection_settled(uint64_t number, bool is_returned, void *userd
         log_debug("connection not answered for error=%d", -error);
 }
 
+/* The next offence is reported again. */
+static void on_offence(uint64_t address, const char *reason, void *userdata)
+{
+    struct worker_process *worker = userdata;
+    int error = process_link_report_offence(&worker->link, address, reason);
+    if (error < 0)
+        log_debug("offence not reported error=%d", -error);
+}
+
+static void on_address_ban(
+    struct process_link *link, uint64_t address, unsigned int duration_ms, void *userdata)
+{
+    struct worker_process *worker = userdata;
+    (void)link;
+    rpc_server_ban_address(worker->rpc, address, duration_ms);
+}
+
 static void on_peer_link(struct process_link *link, uint32_t slot, int *fd, void *userdata)
 {
     struct worker_process *worker = userdata;
@@ -216,6 +233,8 @@ static int open_floors(struct worker_process *worker)
         .services = services,
         .service_count = ARRAY_LENGTH(services),
         .on_connection_settled = on_connection_settled,
+        .on_offence = on_offence,
+        .short_at_us = &link->scoreboard->admission.short_at_us,
         .userdata = worker,
     };
     error = rpc_server_new(&rpc_options, &worker->rpc);
@@ -244,6 +263,7 @@ int worker_process_run(void)
     static const struct process_link_handlers handlers = {
         .on_connection = on_connection,
         .on_peer_link = on_peer_link,
+        .on_address_ban = on_address_ban,
         .on_drain = on_drain,
         .on_stop = on_stop,
     };

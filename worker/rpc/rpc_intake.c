@@ -361,6 +361,11 @@ bool rpc_intake_is_quiet(const struct rpc_intake *intake, unsigned int quiet_ms)
     return true;
 }
 
+void rpc_intake_set_shortage(struct rpc_intake *intake, const _Atomic uint64_t *short_at_us)
+{
+    rpc_watch_set_shortage(intake->watch, short_at_us);
+}
+
 size_t rpc_intake_count(const struct rpc_intake *intake)
 {
     return intake->count;

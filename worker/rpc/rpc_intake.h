@@ -37,6 +37,8 @@ struct rpc_intake_handlers {
 MUST_CHECK int rpc_intake_new(sd_event *event, const struct settings *settings,
     struct scoreboard_slot *slot, const struct rpc_intake_handlers *handlers, void *userdata,
     struct rpc_intake **ret_intake);
+/* As rpc_watch_set_shortage(). */
+void rpc_intake_set_shortage(struct rpc_intake *intake, const _Atomic uint64_t *short_at_us);
 /* Closes what is left and counts it as closed. */
 struct rpc_intake *rpc_intake_free(struct rpc_intake *intake);
 

@@ -135,6 +135,8 @@ struct rpc_peer *rpc_listener_accept(struct rpc_listener *listener, int fd)
     bool has_name = is_by_address || rpc_peer_write_name(fd, true, name);
     assert(has_name);
     struct rpc_peer *peer = rpc_peer_open(&listener->context->calls.peers, listener->number, name);
+    if (peer->number != 0)
+        peer->account = rpc_account_open(&listener->context->accounts, fd);
     rpc_reader_add(fd, listener->number, peer);
     if (is_by_address)
         core_bridge_accept(&listener->acceptor, fd);

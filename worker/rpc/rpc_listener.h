@@ -5,6 +5,7 @@
 
 #include "common/attributes.h"
 #include "worker/rpc/core_bridge.h"
+#include "worker/rpc/rpc_account.h"
 #include "worker/rpc/rpc_call_life.h"
 #include "worker/rpc/rpc_health.h"
 #include "worker/rpc/rpc_method.h"
@@ -20,6 +21,7 @@ struct rpc_listener_context {
     struct core_bridge bridge;
     grpc_completion_queue *queue;
     grpc_resource_quota *quota;
+    struct rpc_account_set accounts;
     struct rpc_call_pool calls;
     struct rpc_stream_set streams;
     struct descriptor_index *descriptors;

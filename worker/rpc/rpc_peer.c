@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "common/log.h"
+#include "worker/rpc/rpc_account.h"
 
 /* Smaller messages count with their calls: not worth two writes that both threads make. */
 #define COUNTED_BYTES_MIN 1024
@@ -143,6 +144,8 @@ void rpc_peer_close(struct rpc_peer *peer)
             place = &(*place)->next;
         *place = peer->next;
         (void)pthread_mutex_unlock(&set->lock);
+        rpc_account_close(peer->account);
+        peer->account = NULL;
     }
     rpc_peer_release(peer);
 }

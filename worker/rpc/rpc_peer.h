@@ -38,6 +38,7 @@ struct rpc_peer_use {
 };
 
 struct rpc_peer_set;
+struct rpc_account;
 
 struct rpc_peer {
     struct rpc_peer_use use;
@@ -46,7 +47,8 @@ struct rpc_peer {
     atomic_uint references;
     uint32_t number; /* small, no other living one's; 0: of all that have no known connection */
     uint32_t listener;
-    unsigned int streams; /* that are open; rpc thread */
+    atomic_uint streams;         /* that are open; written by the rpc thread */
+    struct rpc_account *account; /* owned: of its address, until rpc_peer_close(); may be NULL */
     char name[RPC_PEER_NAME_BYTES];
 };
 

@@ -10,6 +10,7 @@
 
 #include "common/log.h"
 #include "common/monotonic_clock.h"
+#include "worker/rpc/rpc_account.h"
 #include "worker/rpc/rpc_budget.h"
 #include "worker/rpc/rpc_core.h"
 #include "worker/rpc/rpc_frames.h"
@@ -63,6 +64,7 @@ static struct reader_table {
     struct rpc_frames_limits limits;
     struct rpc_budget_limits budget_limits;
     struct scoreboard_slot *slot;
+    struct rpc_account_set *accounts; /* NULL: nobody is told of who was reset */
     size_t count;
     size_t used;            /* the highest descriptor that was ever added, and one; loop thread */
     struct reader *readers; /* owned; by descriptor */
@@ -201,6 +203,8 @@ static void end_connection(int fd, const struct reader *reader, const char *reas
     unsigned int suppressed = 0;
     bool has_name = rpc_peer_write_name(fd, false, name) || rpc_peer_write_name(fd, true, name);
     assert(has_name);
+    if (table.accounts != NULL)
+        rpc_account_report_descriptor(table.accounts, fd, reason);
     rpc_guard_reset_connection(fd); /* first: the guard counts none that has been reset */
     if (log_limit_allows(&limit, LINES_PER_SECOND, &suppressed))
         log_warn("connection reset reason=%s listener=%u peer=\"%s\" suppressed=%u", reason,
@@ -297,6 +301,11 @@ int rpc_reader_open(const struct settings *settings, struct scoreboard_slot *slo
         .readers = readers,
     };
     return 0;
+}
+
+void rpc_reader_set_accounts(struct rpc_account_set *accounts)
+{
+    table.accounts = accounts;
 }
 
 void rpc_reader_close(void)

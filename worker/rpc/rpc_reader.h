@@ -26,6 +26,9 @@
 /* Room for all descriptors that the process may have. Once for a process: the function that all
  * libraries call has no other way to what it needs. Before the C core starts. */
 MUST_CHECK int rpc_reader_open(const struct settings *settings, struct scoreboard_slot *slot);
+/* Whom to tell that a connection was reset; they must outlive it. Before the C core starts. */
+struct rpc_account_set;
+void rpc_reader_set_accounts(struct rpc_account_set *accounts);
 /* When no connection is left. */
 void rpc_reader_close(void);
 /* The C core is about to get this connection, which has not been read from. Its calls are counted

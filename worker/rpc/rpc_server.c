@@ -131,6 +131,12 @@ void rpc_server_stop(struct rpc_server *server)
 
 /* ---- connections and health ---- */
 
+static void on_offence(uint64_t address, const char *reason, void *userdata)
+{
+    const struct rpc_server *server = userdata;
+    server->options.on_offence(address, reason, server->options.userdata);
+}
+
 static struct rpc_peer *on_connection_ready(uint32_t listener, int fd, void *userdata)
 {
     struct rpc_server *server = userdata;
@@ -148,6 +154,12 @@ void rpc_server_add_connection(
 {
     assert(listener < server->listener_count);
     rpc_intake_add(server->intake, listener, number, fd);
+}
+
+void rpc_server_ban_address(struct rpc_server *server, uint64_t address, unsigned int duration_ms)
+{
+    uint64_t until_us = monotonic_clock_us() + (uint64_t)duration_ms * MONOTONIC_CLOCK_US_PER_MS;
+    rpc_account_ban(&server->context.accounts, address, until_us);
 }
 
 void rpc_server_flush(struct rpc_server *server)
@@ -203,6 +215,7 @@ static void free_core(struct rpc_server *server)
         rpc_listener_close(&server->listeners[i]);
     grpc_completion_queue_destroy(server->context.queue);
     rpc_stream_set_cleanup(&server->context.streams);
+    rpc_account_set_cleanup(&server->context.accounts);
     grpc_resource_quota_unref(server->context.quota);
     (void)descriptor_index_free(server->context.descriptors);
     rpc_core_cleanup();
@@ -267,6 +280,11 @@ static int open_core(struct rpc_server *server)
     int error = rpc_burst_open(&context->calls.burst, server->options.event, &context->bridge);
     if (error < 0)
         return error;
+    error = rpc_account_set_init(
+        &context->accounts, server->options.event, settings, on_offence, server);
+    if (error < 0)
+        return error;
+    rpc_reader_set_accounts(&context->accounts);
     rpc_stream_set_init(&context->streams, &context->calls);
     return descriptor_index_new(&context->descriptors);
 }
@@ -282,6 +300,8 @@ int rpc_server_new(const struct rpc_server_options *options, struct rpc_server *
     server->options = *options;
     server->drain.shut_down_fd = -1;
     int error = open_sources(server);
+    if (error == 0)
+        rpc_intake_set_shortage(server->intake, options->short_at_us);
     if (error == 0)
         error = rpc_reader_open(options->settings, options->slot);
     if (error == 0)

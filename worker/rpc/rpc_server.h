@@ -27,6 +27,11 @@ struct rpc_server_options {
     /* The connection `number` is with the C core, or has ended; returned: not here, and nothing was
      * read of it. Once for each rpc_server_add_connection(). Loop thread. */
     void (*on_connection_settled)(uint64_t number, bool is_returned, void *userdata);
+    /* A connection from this address (common/address_key.h) was reset for what its client did; a
+     * static word says why. Loop thread. */
+    void (*on_offence)(uint64_t address, const char *reason, void *userdata);
+    const _Atomic uint64_t
+        *short_at_us; /* scoreboard.h: when connections were short; may be NULL */
     void *userdata;
 };
 
@@ -38,6 +43,9 @@ struct rpc_server *rpc_server_free(struct rpc_server *server);
 /* Hands an accepted connection to the C core. Takes *fd. Loop thread. */
 void rpc_server_add_connection(
     struct rpc_server *server, uint32_t listener, uint64_t number, int *fd);
+/* The address is banned for so long: its connections that take part in what it is banned for go.
+ * Loop thread. */
+void rpc_server_ban_address(struct rpc_server *server, uint64_t address, unsigned int duration_ms);
 /* What health says, for "" and for each service. Any thread. */
 void rpc_server_set_serving(struct rpc_server *server, bool is_serving);
 /* Sends the answers that are ready: for whoever has just given the last of many. Loop thread. */

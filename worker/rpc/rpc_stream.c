@@ -74,6 +74,15 @@ static void free_stream(struct rpc_stream *stream)
     free(stream);
 }
 
+/* Returns how many are open. No locked instruction: the rpc thread alone writes it. */
+static unsigned int count_stream(struct rpc_peer *peer, int change)
+{
+    unsigned int count =
+        atomic_load_explicit(&peer->streams, memory_order_relaxed) + (unsigned int)change;
+    atomic_store_explicit(&peer->streams, count, memory_order_relaxed);
+    return count;
+}
+
 /* Replaces what is counted as held. */
 static void count_bytes(struct rpc_stream *stream, size_t *counted, size_t bytes)
 {
@@ -107,7 +116,7 @@ static void release_stream(struct rpc_stream *stream)
     (void)pthread_mutex_unlock(&set->lock);
     if (is_last) {
         set->open_count--;
-        stream->peer->streams--;
+        count_stream(stream->peer, -1);
         count_bytes(stream, &stream->request_bytes, 0);
         count_bytes(stream, &stream->sending_bytes, 0);
         rpc_peer_remove_held(stream->peer, STREAM_BYTES);
@@ -332,7 +341,7 @@ static void open_stream(struct rpc_stream *stream)
     set->first = stream;
     (void)pthread_mutex_unlock(&set->lock);
     set->open_count++;
-    stream->peer->streams++;
+    count_stream(stream->peer, 1);
     bool has_room = rpc_peer_has_room(stream->peer, STREAM_BYTES);
     rpc_peer_add_held(stream->peer, STREAM_BYTES);
 
@@ -341,7 +350,7 @@ static void open_stream(struct rpc_stream *stream)
     operation.op = GRPC_OP_RECV_CLOSE_ON_SERVER;
     operation.data.recv_close_on_server.cancelled = &stream->was_cancelled;
     start_batch(stream, &operation, 1, &stream->closed);
-    if (set->open_count + stream->peer->streams > STREAMS_MAX)
+    if (set->open_count + count_stream(stream->peer, 0) > STREAMS_MAX)
         rpc_stream_finish(stream, GRPC_STATUS_RESOURCE_EXHAUSTED, "too many streams");
     else if (!has_room)
         rpc_stream_finish(stream, GRPC_STATUS_RESOURCE_EXHAUSTED,

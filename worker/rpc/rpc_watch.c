@@ -12,13 +12,19 @@
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/monotonic_clock.h"
+#include "worker/rpc/rpc_account.h"
 #include "worker/rpc/rpc_guard.h"
+#include "worker/rpc/rpc_idle.h"
 
 #define LOOK_INTERVAL_US  ((uint64_t)10 * MONOTONIC_CLOCK_US_PER_MS)
 #define LOOK_US_FOR_EACH  50 /* with many: a fortieth of a core at most */
 #define SWEEP_INTERVAL_US ((uint64_t)1000 * MONOTONIC_CLOCK_US_PER_MS)
 #define EVENTS            64
 #define LINES_PER_SECOND  5
+/* The master says that connections are short whenever it accepts one: silence for so long means
+ * that they are not, or that nobody wants one. */
+#define SHORTAGE_US     ((uint64_t)3000 * MONOTONIC_CLOCK_US_PER_MS)
+#define TOLD_OF_A_SWEEP 1000 /* idle connections */
 
 enum entry_state {
     ENTRY_IDLE,  /* the next byte makes it busy */
@@ -36,17 +42,22 @@ struct rpc_watch_entry {
     int fd;                 /* the caller's */
     struct rpc_peer *peer;  /* the caller's */
     struct rpc_guard guard;
+    struct rpc_recent cancels;
+    struct rpc_idle idle;
 };
 
 struct rpc_watch {
     struct rpc_guard_rules rules;
+    struct rpc_idle_rules idle_rules;
+    const _Atomic uint64_t *short_at_us; /* the master's; NULL: not known */
     struct scoreboard_slot *slot;
     int epoll_fd; /* owned, as the next */
     int wake_fd;  /* written when the thread is to end */
     pthread_t thread;
     bool has_thread;
-    struct log_limit log_limit; /* the thread's */
-    uint64_t next_look_us;      /* likewise */
+    struct log_limit log_limit; /* the thread's, as the next */
+    struct log_limit idle_log_limit;
+    uint64_t next_look_us; /* likewise */
     uint64_t next_sweep_us;
     pthread_mutex_t lock;                          /* guards what follows and all entries */
     struct rpc_watch_entry *entries[ENTRY_STATES]; /* owned: lists */
@@ -96,6 +107,8 @@ static void free_gone(struct rpc_watch *watch)
 
 /* ---- the thread ---- */
 
+#define ADDRESS_CANCELS "cancels_of_address"
+
 /* By our own recvmsg() (rpc_reader.c), and nobody has come round to its end yet. */
 static bool is_reset_already(const struct rpc_watch_entry *entry)
 {
@@ -104,7 +117,7 @@ static bool is_reset_already(const struct rpc_watch_entry *entry)
     return getpeername(entry->fd, (struct sockaddr *)(void *)&address, &length) != 0;
 }
 
-static void cut_off(struct rpc_watch_entry *entry, enum rpc_guard_verdict verdict)
+static void cut_off(struct rpc_watch_entry *entry, const char *reason)
 {
     struct rpc_watch *watch = entry->watch;
     unsigned int suppressed = 0;
@@ -113,20 +126,45 @@ static void cut_off(struct rpc_watch_entry *entry, enum rpc_guard_verdict verdic
         return;
     }
     if (log_limit_allows(&watch->log_limit, LINES_PER_SECOND, &suppressed))
-        log_warn("connection reset reason=%s listener=%u peer=\"%s\" suppressed=%u",
-            rpc_guard_verdict_name(verdict), entry->peer->listener, entry->peer->name, suppressed);
+        log_warn("connection reset reason=%s listener=%u peer=\"%s\" suppressed=%u", reason,
+            entry->peer->listener, entry->peer->name, suppressed);
     atomic_fetch_add_explicit(&watch->slot->connections_reset, 1, memory_order_relaxed);
     rpc_guard_reset_connection(entry->fd);
     move_entry(entry, ENTRY_RESET);
+}
+
+/* With the other connections of its address. */
+static bool cancels_too_much(struct rpc_watch_entry *entry, const struct rpc_guard_sample *sample)
+{
+    const struct rpc_guard_sample *last = &entry->guard.last;
+    uint64_t cancelled = sample->cancelled - last->cancelled;
+    uint64_t finished = sample->finished - last->finished;
+    return rpc_account_add_cancels(entry->peer->account, &entry->cancels, sample->now_us, cancelled,
+        finished > cancelled ? finished - cancelled : 0);
+}
+
+static void note_use(struct rpc_watch_entry *entry, const struct rpc_guard_sample *sample)
+{
+    if (sample->arrived != entry->guard.last.arrived || sample->waiting > 0 || sample->unsent > 0)
+        entry->idle.used_us = sample->now_us;
 }
 
 static void look_at(struct rpc_watch_entry *entry, uint64_t memory_bytes)
 {
     struct rpc_guard_sample sample = rpc_guard_look(entry->fd, entry->peer, memory_bytes);
     bool is_quiet = rpc_guard_is_quiet(&entry->guard, &sample);
+    bool is_too_much = cancels_too_much(entry, &sample);
+    note_use(entry, &sample);
     enum rpc_guard_verdict verdict = rpc_guard_judge(&entry->guard, &entry->watch->rules, &sample);
+    /* Who does not read may be in trouble himself: that is no offence. */
+    if (verdict != RPC_GUARD_FINE && verdict != RPC_GUARD_UNREAD)
+        rpc_account_report(entry->peer->account, rpc_guard_verdict_name(verdict));
+    else if (is_too_much)
+        rpc_account_report(entry->peer->account, ADDRESS_CANCELS);
     if (verdict != RPC_GUARD_FINE)
-        cut_off(entry, verdict);
+        cut_off(entry, rpc_guard_verdict_name(verdict));
+    else if (is_too_much)
+        cut_off(entry, ADDRESS_CANCELS);
     else if (is_quiet)
         await_byte(entry);
 }
@@ -145,16 +183,59 @@ static uint64_t look_at_busy(struct rpc_watch *watch)
     return interval_us > LOOK_INTERVAL_US ? interval_us : LOOK_INTERVAL_US;
 }
 
+static bool is_short(const struct rpc_watch *watch, uint64_t now_us)
+{
+    if (watch->short_at_us == NULL)
+        return false;
+    uint64_t short_at_us = atomic_load_explicit(watch->short_at_us, memory_order_relaxed);
+    return short_at_us != 0 && now_us < short_at_us + SHORTAGE_US;
+}
+
+/* A connection that has neither calls nor anything unread. Returns whether it was told to go. */
+static bool look_at_idle(struct rpc_watch_entry *entry, bool is_short_now, uint64_t now_us)
+{
+    struct rpc_watch *watch = entry->watch;
+    unsigned int suppressed = 0;
+    if (atomic_load_explicit(&entry->peer->streams, memory_order_relaxed) > 0)
+        entry->idle.used_us = now_us;
+    switch (rpc_idle_judge(&entry->idle, &watch->idle_rules, is_short_now, now_us)) {
+    case RPC_IDLE_STAY:
+        return false;
+    case RPC_IDLE_TELL:
+        if (!rpc_idle_send_goaway(entry->fd))
+            return false; /* the next sweep tries again */
+        entry->idle.told_us = now_us;
+        scoreboard_add(&watch->slot->connections_idle, 1);
+        if (log_limit_allows(&watch->idle_log_limit, LINES_PER_SECOND, &suppressed))
+            log_info("idle connection told to go reason=%s listener=%u peer=\"%s\" idle_s=%llu "
+                     "suppressed=%u",
+                is_short_now ? "shortage" : "idle_timeout", entry->peer->listener,
+                entry->peer->name,
+                (unsigned long long)((now_us - entry->idle.used_us) / MONOTONIC_CLOCK_US_PER_S),
+                suppressed);
+        return true;
+    case RPC_IDLE_CLOSE:
+        rpc_guard_reset_connection(entry->fd);
+        move_entry(entry, ENTRY_RESET);
+        return false;
+    }
+    return false;
+}
+
 /* What has come may become calls only after the connection was found quiet: the rpc thread has its
  * own pace. */
-static void sweep_idle(struct rpc_watch *watch)
+static void sweep_idle(struct rpc_watch *watch, uint64_t now_us)
 {
     struct rpc_watch_entry *next = NULL;
+    bool is_short_now = is_short(watch, now_us);
+    unsigned int told = 0;
     for (struct rpc_watch_entry *entry = watch->entries[ENTRY_IDLE]; entry != NULL; entry = next) {
         next = entry->next;
         const struct rpc_peer_use *use = &entry->peer->use;
         if (rpc_peer_use_waiting(use) + rpc_peer_use_unsent(use) > 0)
             move_entry(entry, ENTRY_BUSY);
+        else if (told < TOLD_OF_A_SWEEP && entry->peer->number != 0)
+            told += look_at_idle(entry, is_short_now, now_us) ? 1 : 0;
     }
 }
 
@@ -169,7 +250,7 @@ static void run_round(struct rpc_watch *watch, const struct epoll_event *events,
     free_gone(watch);
     if (now_us >= watch->next_sweep_us) {
         watch->next_sweep_us = now_us + SWEEP_INTERVAL_US;
-        sweep_idle(watch);
+        sweep_idle(watch, now_us);
     }
     if (now_us >= watch->next_look_us)
         watch->next_look_us = now_us + look_at_busy(watch);
@@ -202,7 +283,12 @@ struct rpc_watch_entry *rpc_watch_add(struct rpc_watch *watch, int fd, struct rp
     struct rpc_watch_entry *entry = calloc(1, sizeof(*entry));
     int error = ENOMEM;
     if (entry != NULL) {
-        *entry = (struct rpc_watch_entry){.watch = watch, .fd = fd, .peer = peer};
+        *entry = (struct rpc_watch_entry){
+            .watch = watch,
+            .fd = fd,
+            .peer = peer,
+            .idle = {.used_us = monotonic_clock_us()},
+        };
         struct epoll_event event = {.events = EPOLLIN | EPOLLET | EPOLLONESHOT, .data.ptr = entry};
         (void)pthread_mutex_lock(&watch->lock);
         error = epoll_ctl(watch->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : errno;
@@ -226,6 +312,13 @@ void rpc_watch_remove(struct rpc_watch_entry *entry)
     (void)epoll_ctl(watch->epoll_fd, EPOLL_CTL_DEL, entry->fd, NULL);
     entry->peer = NULL;
     move_entry(entry, ENTRY_GONE);
+    (void)pthread_mutex_unlock(&watch->lock);
+}
+
+void rpc_watch_set_shortage(struct rpc_watch *watch, const _Atomic uint64_t *short_at_us)
+{
+    (void)pthread_mutex_lock(&watch->lock);
+    watch->short_at_us = short_at_us;
     (void)pthread_mutex_unlock(&watch->lock);
 }
 
@@ -273,6 +366,7 @@ int rpc_watch_new(
     if (watch == NULL)
         return -ENOMEM;
     watch->rules = rpc_guard_rules_of(settings);
+    watch->idle_rules = rpc_idle_rules_of(settings);
     watch->slot = slot;
     watch->epoll_fd = -1;
     watch->wake_fd = -1;

@@ -21,6 +21,10 @@ MUST_CHECK int rpc_watch_new(
 /* Every entry must have been removed. NULL is fine; returns NULL. */
 struct rpc_watch *rpc_watch_free(struct rpc_watch *watch);
 
+/* Where the master says when connections were short for the last time (scoreboard.h). Before the
+ * first connection. */
+void rpc_watch_set_shortage(struct rpc_watch *watch, const _Atomic uint64_t *short_at_us);
+
 /* Looks after the connection behind `fd` from now on. NULL when there are no resources (logged): it
  * goes unwatched. */
 struct rpc_watch_entry *rpc_watch_add(struct rpc_watch *watch, int fd, struct rpc_peer *peer);

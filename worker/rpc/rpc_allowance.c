@@ -1,0 +1,45 @@
+#include "worker/rpc/rpc_allowance.h"
+
+#include "common/monotonic_clock.h"
+
+/* One look after a long pause is as good as many: nothing is left of a level by then. */
+#define LONGEST_PAUSE_US (UINT64_C(3600) * MONOTONIC_CLOCK_US_PER_S)
+#define HALVINGS_MAX     63
+
+static void leak(uint64_t *level, uint64_t amount)
+{
+    *level -= amount < *level ? amount : *level;
+}
+
+bool rpc_allowance_is_exceeded(struct rpc_allowance *budget,
+    const struct rpc_allowance_rules *rules, uint64_t now_us, uint64_t wasted, uint64_t useful)
+{
+    if (rules->per_second == 0)
+        return false;
+    uint64_t passed_us = now_us > budget->then_us ? now_us - budget->then_us : 0;
+    if (passed_us > LONGEST_PAUSE_US) {
+        passed_us = LONGEST_PAUSE_US;
+        budget->then_us = now_us - passed_us;
+    }
+    /* Whole ones only: what is left of the time counts at the next look. */
+    uint64_t leaked = passed_us * rules->per_second / MONOTONIC_CLOCK_US_PER_S;
+    leak(&budget->level, leaked);
+    budget->then_us += leaked * MONOTONIC_CLOCK_US_PER_S / rules->per_second;
+    budget->level += wasted;
+    budget->useful += useful;
+    leak(&budget->level, budget->useful / RPC_ALLOWANCE_USEFUL_FOR_ONE);
+    budget->useful %= RPC_ALLOWANCE_USEFUL_FOR_ONE;
+    return budget->level > rules->burst;
+}
+
+uint64_t rpc_recent_add(struct rpc_recent *recent, uint64_t now_us, uint64_t more)
+{
+    uint64_t halvings =
+        now_us > recent->then_us ? (now_us - recent->then_us) / MONOTONIC_CLOCK_US_PER_S : 0;
+    if (halvings > 0) {
+        recent->amount = halvings > HALVINGS_MAX ? 0 : recent->amount >> halvings;
+        recent->then_us += halvings * MONOTONIC_CLOCK_US_PER_S;
+    }
+    recent->amount += more;
+    return recent->amount;
+}

@@ -1,0 +1,40 @@
+/* What a client may do that is of no use to anyone: so much a second, in bursts, and more for
+ * whoever also does what is of use. A leaky bucket; pure.
+ */
+#ifndef USERD_WORKER_RPC_RPC_ALLOWANCE_H
+#define USERD_WORKER_RPC_RPC_ALLOWANCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/attributes.h"
+
+/* So many calls that are answered pay for one that is taken back. */
+#define RPC_ALLOWANCE_USEFUL_FOR_ONE 4
+
+struct rpc_allowance_rules {
+    uint64_t per_second; /* 0: any number */
+    uint64_t burst;
+};
+
+/* Zeroed at first. */
+struct rpc_allowance {
+    uint64_t level;
+    uint64_t then_us; /* up to when the level has leaked */
+    uint64_t useful;  /* that have not paid for one yet */
+};
+
+/* `wasted` more were taken back, and `useful` more answered, up to now. True: it is too much. */
+MUST_CHECK bool rpc_allowance_is_exceeded(struct rpc_allowance *budget,
+    const struct rpc_allowance_rules *rules, uint64_t now_us, uint64_t wasted, uint64_t useful);
+
+/* How much somebody has done lately: halves each second. Zeroed at first. */
+struct rpc_recent {
+    uint64_t amount;
+    uint64_t then_us;
+};
+
+/* Returns the amount with `more`. */
+uint64_t rpc_recent_add(struct rpc_recent *recent, uint64_t now_us, uint64_t more);
+
+#endif
