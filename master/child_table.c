@@ -90,23 +90,8 @@ static int on_frame(
     (void)channel;
     (void)fd;
     struct child *child = userdata;
-    if (frame->body_case == USERD__IPC__FRAME__BODY_CONNECTION_ANSWER) {
-        child->table->handlers->on_connection_answer(child->slot, frame->connection_answer->number,
-            frame->connection_answer->is_returned, child->table->userdata);
-        return 0;
-    }
-    if (frame->body_case == USERD__IPC__FRAME__BODY_PEER_REQUEST) {
-        child->table->handlers->on_peer_request(child->slot, frame->peer_request->slot,
-            frame->peer_request->number, child->table->userdata);
-        return 0;
-    }
-    if (frame->body_case == USERD__IPC__FRAME__BODY_OFFENCE) {
-        child->table->handlers->on_offence(
-            child->slot, frame->offence->address, frame->offence->reason, child->table->userdata);
-        return 0;
-    }
     if (frame->body_case != USERD__IPC__FRAME__BODY_READY)
-        return -EPROTO;
+        return child->table->handlers->on_frame(child->slot, frame, child->table->userdata);
     /* Told to drain while it was starting: READY crossed Drain on the way, and means nothing any
      * more. */
     if (child->state == PROCESS_DRAINING)

@@ -31,13 +31,8 @@ struct child_end {
 
 struct child_table_handlers {
     void (*on_ready)(uint32_t slot, void *userdata);
-    /* The worker has taken the connection that it was passed, or returns it. */
-    void (*on_connection_answer)(uint32_t slot, uint64_t number, bool is_returned, void *userdata);
-    /* It asks for another link to the process in `peer_slot`; `number`: the last that came to it.
-     */
-    void (*on_peer_request)(uint32_t slot, uint32_t peer_slot, uint64_t number, void *userdata);
-    /* It has reset a connection from `address` (address_key.h) for what its client did. */
-    void (*on_offence)(uint32_t slot, uint64_t address, const char *reason, void *userdata);
+    /* What else it says. -EPROTO ends its channel: it had no business to say that. */
+    int (*on_frame)(uint32_t slot, const Userd__Ipc__Frame *frame, void *userdata);
     /* The slot is empty again: the handler may start a new child in it. */
     void (*on_gone)(uint32_t slot, const struct child_end *end, void *userdata);
 };

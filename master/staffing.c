@@ -169,21 +169,6 @@ static void on_gone(uint32_t slot, const struct child_end *end, void *userdata)
     end_if_empty(staffing);
 }
 
-/* Once no more are passed it does not matter what becomes of those on their way: stopping. */
-static void on_connection_answer(uint32_t slot, uint64_t number, bool is_returned, void *userdata)
-{
-    struct staffing *staffing = userdata;
-    if (staffing->dispatch != NULL)
-        connection_dispatch_settle(staffing->dispatch, slot, number, is_returned);
-}
-
-static void on_peer_request(uint32_t slot, uint32_t peer_slot, uint64_t number, void *userdata)
-{
-    struct staffing *staffing = userdata;
-    if (peer_slot == SCOREBOARD_SLOT_EVENTD)
-        peer_links_on_request(&staffing->links, staffing->children, slot, number);
-}
-
 static void tell_ban(struct staffing *staffing, uint64_t address, unsigned int seconds)
 {
     Userd__Ipc__AddressBan ban = USERD__IPC__ADDRESS_BAN__INIT;
@@ -199,21 +184,42 @@ static void tell_ban(struct staffing *staffing, uint64_t address, unsigned int s
     }
 }
 
-static void on_offence(uint32_t slot, uint64_t address, const char *reason, void *userdata)
+static void take_offence(struct staffing *staffing, const Userd__Ipc__Offence *offence)
+{
+    if (staffing->dispatch == NULL)
+        return;
+    unsigned int seconds =
+        connection_dispatch_ban(staffing->dispatch, offence->address, offence->reason);
+    if (seconds > 0)
+        tell_ban(staffing, offence->address, seconds);
+}
+
+/* Once no more are passed it does not matter what becomes of connections on their way: stopping. */
+static int on_frame(uint32_t slot, const Userd__Ipc__Frame *frame, void *userdata)
 {
     struct staffing *staffing = userdata;
-    if (child_table_role(slot) != CHILD_WORKER || staffing->dispatch == NULL)
-        return;
-    unsigned int seconds = connection_dispatch_ban(staffing->dispatch, address, reason);
-    if (seconds > 0)
-        tell_ban(staffing, address, seconds);
+    switch ((int)frame->body_case) {
+    case USERD__IPC__FRAME__BODY_CONNECTION_ANSWER:
+        if (staffing->dispatch != NULL)
+            connection_dispatch_settle(staffing->dispatch, slot, frame->connection_answer->number,
+                frame->connection_answer->is_returned);
+        return 0;
+    case USERD__IPC__FRAME__BODY_PEER_REQUEST:
+        if (frame->peer_request->slot == SCOREBOARD_SLOT_EVENTD)
+            peer_links_on_request(
+                &staffing->links, staffing->children, slot, frame->peer_request->number);
+        return 0;
+    case USERD__IPC__FRAME__BODY_OFFENCE:
+        take_offence(staffing, frame->offence);
+        return 0;
+    default:
+        return -EPROTO;
+    }
 }
 
 static const struct child_table_handlers child_handlers = {
-    .on_offence = on_offence,
     .on_ready = on_ready,
-    .on_peer_request = on_peer_request,
-    .on_connection_answer = on_connection_answer,
+    .on_frame = on_frame,
     .on_gone = on_gone,
 };
 
