@@ -38,7 +38,7 @@ class StreamMemoryTest(unittest.TestCase):
 
     def setUp(self):
         # Streams as many as the worker takes of one connection: the bound under test is the one on memory.
-        self.service = userd_service.Service(workers=1, settings="limits = { streams_per_connection = 1000; held_megabytes = 8; };")
+        self.service = userd_service.Service(workers=1, settings="limits = { streams_per_connection = 1000; held_megabytes = 8; one_way_bytes = 0; };")
         self.service.start()
         self.addCleanup(self.service.stop)
         self.worker = next(pid for pid, name in userd_service.processes_under(self.service.master.pid).items()
