@@ -74,7 +74,9 @@ class StreamMemoryTest(unittest.TestCase):
             print(f"{self.id()}: grew by {growth_kib} KiB, {set(answers)}", flush=True)
             self.assert_served()
         self.assertLess(growth_kib, GROWTH_LIMIT_KIB)
-        self.assertEqual(set(answers), {grpc.StatusCode.RESOURCE_EXHAUSTED})
+        # A connection that sends a megabyte with each stream may also be reset for what it sends.
+        self.assertIn(grpc.StatusCode.RESOURCE_EXHAUSTED, answers)
+        self.assertLessEqual(set(answers), {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE})
 
     def test_reflection_answers_that_nobody_reads_are_within_the_connections_share(self):
         """A window of 0: every answer stays in the worker."""
