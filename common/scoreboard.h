@@ -81,10 +81,10 @@ struct scoreboard_slot {
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t batches;
     _Atomic uint64_t batched_requests;
     _Atomic uint64_t questions_waiting; /* for a batch, when the last one was sent */
-    _Atomic uint64_t is_relay;          /* this worker's relay holds the outbox lock */
+    _Atomic uint64_t is_relay;          /* this worker's relay holds the outbox's lease */
     _Atomic uint64_t outbox_published;
     _Atomic uint64_t outbox_parked;
-    _Atomic uint64_t outbox_backlog; /* rows known to be waiting */
+    _Atomic uint64_t outbox_backlog; /* rows that wait: of the relay, or as measured */
     /* worker: consumed events in effect */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t events_applied;
     _Atomic uint64_t events_no_op;
@@ -109,6 +109,7 @@ struct scoreboard_slot {
     struct scoreboard_lag kafka_lags[SCOREBOARD_LAGS];
     /* worker: from COMMIT to the broker's acknowledgement, of what its relay has published */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t outbox_oldest_us; /* age of the oldest row */
+    _Atomic uint64_t outbox_unrelayed_us; /* for how long nobody could publish; 0: someone can */
     _Atomic uint64_t publish_latency_sum_us;
     _Atomic uint64_t publish_latency[LATENCY_HISTOGRAM_BUCKETS];
     /* worker: in the order of their registration; those without a name are not used */

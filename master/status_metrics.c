@@ -47,7 +47,8 @@ static const struct metric worker_metrics[] = {
     {"userd_questions_waiting", "", "gauge",
         "Questions to the database that waited when the last batch was sent.",
         WORKER(work.questions_waiting)},
-    {"userd_outbox_backlog", "", "gauge", "Outbox rows that the relay knows to wait.",
+    {"userd_outbox_backlog", "", "gauge",
+        "Outbox rows that wait: of the relay, and of the worker that measures.",
         WORKER(work.outbox_backlog)},
     {"userd_events_total", "effect=\"applied\",", "counter", "Consumed events that are in effect.",
         WORKER(work.events_applied)},
@@ -180,6 +181,9 @@ int status_metrics_print(
     print_single(stream, "userd_outbox_oldest_seconds", "gauge",
         "Age of the oldest outbox row that waits.",
         (double)report->work.outbox_oldest_us / MICROSECONDS_PER_SECOND);
+    print_single(stream, "userd_outbox_unrelayed_seconds", "gauge",
+        "For how long no instance has been able to publish the outbox; 0: one is.",
+        (double)report->work.outbox_unrelayed_us / MICROSECONDS_PER_SECOND);
     metrics_histogram_print_methods(stream, scoreboard);
     metrics_histogram_print_publishing(stream, scoreboard);
     print_eventd(stream, &report->eventd);

@@ -77,6 +77,16 @@ static void print_methods(FILE *stream, const struct status_methods *methods)
     }
 }
 
+static void print_outbox(FILE *stream, const struct status_work *work)
+{
+    if (work->outbox_unrelayed_us == 0)
+        return;
+    (void)fprintf(stream,
+        "outbox: nobody relays it since %" PRIu64 " s, oldest row %" PRIu64 " s\n",
+        work->outbox_unrelayed_us / MICROSECONDS_PER_SECOND,
+        work->outbox_oldest_us / MICROSECONDS_PER_SECOND);
+}
+
 static void print_eventd(FILE *stream, const struct status_report *report)
 {
     const struct status_eventd *eventd = &report->eventd;
@@ -120,6 +130,7 @@ void status_print_table(
         requests_per_batch(&report->work), report->has_relay ? "yes" : "-");
     print_methods(stream, &report->methods);
     print_eventd(stream, report);
+    print_outbox(stream, &report->work);
 }
 
 /* --- for programs: README lists the names, which stay --- */
@@ -160,7 +171,7 @@ static int set_activity(json_t *object, uint64_t connections, const struct statu
         {"dead_lettered", work->events_dead_lettered}};
     const struct named_count outbox_counts[] = {{"published", work->outbox_published},
         {"parked", work->outbox_parked}, {"backlog", work->outbox_backlog},
-        {"oldest_us", work->outbox_oldest_us}};
+        {"oldest_us", work->outbox_oldest_us}, {"unrelayed_us", work->outbox_unrelayed_us}};
     json_t *call_object = json_object();
     json_t *event_object = json_object();
     json_t *outbox_object = json_object();

@@ -65,10 +65,9 @@ static void read_worker(
             .events_without_claim = get(&slot->events_without_claim),
             .events_dead_lettered = get(&slot->events_dead_lettered)},
     };
-    if (!ret_worker->is_relay)
-        return;
     ret_worker->work.outbox_backlog = get(&slot->outbox_backlog);
     ret_worker->work.outbox_oldest_us = get(&slot->outbox_oldest_us);
+    ret_worker->work.outbox_unrelayed_us = get(&slot->outbox_unrelayed_us);
 }
 
 static void read_eventd(const struct scoreboard *scoreboard, struct status_eventd *ret_eventd)
@@ -120,14 +119,28 @@ static void add_work(struct status_work *total, const struct status_work *part)
     total->outbox_published += part->outbox_published;
     total->outbox_parked += part->outbox_parked;
     total->questions_waiting += part->questions_waiting;
-    total->outbox_backlog += part->outbox_backlog;
-    if (part->outbox_oldest_us > total->outbox_oldest_us)
-        total->outbox_oldest_us = part->outbox_oldest_us;
     total->events_applied += part->events_applied;
     total->events_no_op += part->events_no_op;
     total->events_tombstoned += part->events_tombstoned;
     total->events_without_claim += part->events_without_claim;
     total->events_dead_lettered += part->events_dead_lettered;
+}
+
+/* It is one outbox, whoever looks at it: the relay knows best. */
+static void set_outbox_totals(struct status_report *report)
+{
+    struct status_work *total = &report->work;
+    for (size_t i = 0; i < report->worker_count; i++) {
+        const struct status_work *part = &report->workers[i].work;
+        if (part->outbox_unrelayed_us > total->outbox_unrelayed_us)
+            total->outbox_unrelayed_us = part->outbox_unrelayed_us;
+        if (report->has_relay && !report->workers[i].is_relay)
+            continue;
+        if (part->outbox_backlog > total->outbox_backlog)
+            total->outbox_backlog = part->outbox_backlog;
+        if (part->outbox_oldest_us > total->outbox_oldest_us)
+            total->outbox_oldest_us = part->outbox_oldest_us;
+    }
 }
 
 void status_report_read(
@@ -153,6 +166,7 @@ void status_report_read(
         add_work(&report->work, &worker->work);
         status_methods_add(&report->methods, &scoreboard->slots[slot]);
     }
+    set_outbox_totals(report);
 }
 
 static const struct status_worker *find_same(

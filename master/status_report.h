@@ -30,8 +30,10 @@ struct status_work {
     uint64_t outbox_published;
     uint64_t outbox_parked;
     uint64_t questions_waiting;
-    uint64_t outbox_backlog;   /* of the relay; 0 elsewhere */
-    uint64_t outbox_oldest_us; /* age of its oldest row; of the relay */
+    /* Of the relay, and of the worker that measures the outbox for this instance. */
+    uint64_t outbox_backlog;
+    uint64_t outbox_oldest_us;    /* age of the oldest row */
+    uint64_t outbox_unrelayed_us; /* for how long nobody, anywhere, could publish; 0: someone can */
     uint64_t events_applied;
     uint64_t events_no_op;
     uint64_t events_tombstoned;

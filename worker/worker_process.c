@@ -209,6 +209,7 @@ static int open_floors(struct worker_process *worker)
     const struct event_peer_options peer_options = {
         .event = link->event,
         .settings = &link->settings,
+        .scoreboard = link->scoreboard,
         .slot = link->slot,
         .slot_number = link->slot_number,
         .user_service = worker->users,

@@ -3,6 +3,7 @@
  * what userd writes is one short statement, and what its COMMIT may wait for is not. */
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/harness/test_status.h"
@@ -200,4 +201,24 @@ Test(outbox_order, writes_dead_letters_last)
     test_broker_flush(&userd.broker);
     then_database_says(&userd, "SELECT count(*) FROM step WHERE what = 'outbox'", "20");
     then_outbox_rows_came_last("t");
+}
+
+/* Such a row was written by nobody of ours. It is told of once, and holds up nothing. */
+Test(outbox_order, sets_a_row_aside_that_makes_no_sense)
+{
+    test_database_execute(&userd.database,
+        "INSERT INTO outbox (destination, id_auth, value, header_names, header_values)"
+        " VALUES (1, 900, 'x', ARRAY[NULL], ARRAY['x'::bytea])");
+    test_database_execute(&userd.database, "INSERT INTO outbox (destination, id_auth, key, value)"
+                                           " VALUES (1, 900, '900', '{\"id\": 900, \"n\": 2}')");
+    then_next_is("{\"id\": 900, \"n\": 2}");
+    then_database_says(
+        &userd, "SELECT string_agg(reason, ',') FROM outbox_parked", "its headers cannot be read");
+    then_database_says(&userd, "SELECT count(*) FROM outbox", "0");
+    char *log = test_file_read(userd.log_path, NULL);
+    const char *first = strstr(log, "outbox row can never be published");
+    cr_assert_not_null(first);
+    cr_assert_null(strstr(first + 1, "outbox row can never be published"), "said once");
+    cr_assert_null(strstr(log, "outbox row cannot be read"));
+    free(log);
 }

@@ -24,7 +24,9 @@ static const char identify_sql[] =
  * would only cost. A statement is planned once: by default PostgreSQL finds that a plan made for
  * the one id of a lone call is so much cheaper than the one for any number that it plans each anew,
  * which takes it longer than to run it. Every statement has its index, and a plan that was made
- * while a table was small is kept for long: it must not be a sequential scan. */
+ * while a table was small is kept for long: it must not be a sequential scan. PostgreSQL ends a
+ * session whose host is lost, and with it its locks, within seconds and not hours; by a Unix socket
+ * the settings mean nothing. */
 static const char session_setup_sql[] =
     "SELECT set_config('statement_timeout', $1, false),"
     " set_config('idle_in_transaction_session_timeout', $1, false),"
@@ -32,6 +34,10 @@ static const char session_setup_sql[] =
     " set_config('jit', 'off', false),"
     " set_config('plan_cache_mode', 'force_generic_plan', false),"
     " set_config('enable_seqscan', 'off', false),"
+    " set_config('tcp_keepalives_idle', '5', false),"
+    " set_config('tcp_keepalives_interval', '2', false),"
+    " set_config('tcp_keepalives_count', '3', false),"
+    " set_config('tcp_user_timeout', '15000', false),"
     " CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')"
     " THEN set_config('synchronous_commit', 'on', false) END";
 

@@ -19,6 +19,7 @@ struct event_peer;
 struct event_peer_options {
     sd_event *event;
     const struct settings *settings; /* must outlive it */
+    const struct scoreboard *scoreboard;
     struct scoreboard_slot *slot;
     uint32_t slot_number;
     struct user_service *user_service;

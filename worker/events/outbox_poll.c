@@ -34,6 +34,11 @@ int64_t outbox_poll_begin(struct outbox_poll *poll, uint64_t now_us)
     return 0;
 }
 
+void outbox_poll_abandon(struct outbox_poll *poll, uint64_t now_us)
+{
+    poll->next_us = now_us + OUTBOX_POLL_RETRY_US;
+}
+
 /* Whether nothing below the mark can come any more that this read has not brought. */
 static bool is_mark_final(const struct outbox_poll *poll, const struct outbox_reading *reading)
 {
@@ -66,7 +71,9 @@ void outbox_poll_finish(
     if (reading->fresh > 0)
         poll->interval_us = OUTBOX_POLL_SHORTEST_US;
     bool is_woken = poll->next_us != UINT64_MAX;
-    if (reading->is_full && reading->fresh > 0) {
+    if (reading->is_cut) {
+        poll->next_us = now_us + OUTBOX_POLL_RETRY_US;
+    } else if (reading->is_full && reading->fresh > 0) {
         poll->next_us = now_us;
     } else if (is_woken) {
         return;

@@ -32,6 +32,7 @@
 #define OUTBOX_POLL_LONGEST_US  UINT64_C(1000000)
 #define OUTBOX_POLL_FLOOR_US    UINT64_C(1000000)
 #define OUTBOX_POLL_RESCAN_US   UINT64_C(5000000)
+#define OUTBOX_POLL_RETRY_US    UINT64_C(100000) /* after a shortage of memory */
 
 struct outbox_poll {
     int64_t floor;
@@ -53,6 +54,8 @@ void outbox_poll_wake(struct outbox_poll *poll);
 bool outbox_poll_is_due(const struct outbox_poll *poll, uint64_t now_us);
 /* A read begins: returns the id that it must read above. */
 int64_t outbox_poll_begin(struct outbox_poll *poll, uint64_t now_us);
+/* It could not be sent: another is due in a while. */
+void outbox_poll_abandon(struct outbox_poll *poll, uint64_t now_us);
 /* What it brought. */
 struct outbox_reading {
     uint64_t fresh;  /* rows that were not known */

@@ -14,14 +14,13 @@
 #include "worker/db/db_connection.h"
 #include "worker/events/event_channel.h"
 #include "worker/events/outbox_hold.h"
+#include "worker/events/outbox_lease.h"
 #include "worker/events/outbox_poll.h"
 #include "worker/events/outbox_row.h"
 #include "worker/events/outbox_window.h"
 #include "worker/store/outbox_store.h"
 
-#define LOCK_CHECK_US     UINT64_C(5000000)
 #define OVERDUE_US        UINT64_C(10000)
-#define LOCK_RETRY_US     UINT64_C(1000000)
 #define DRAIN_GRACE_US    UINT64_C(1000000)
 #define TIMER_ACCURACY_US 500
 #define READ_ROWS         1000
@@ -32,7 +31,7 @@
 #define ERRORS_PER_SECOND 2
 
 /* What the relay asks the database; one of each at a time. */
-enum relay_question { QUESTION_LOCK, QUESTION_READ, QUESTION_DELETE, QUESTION_PARK, QUESTIONS };
+enum relay_question { QUESTION_READ, QUESTION_DELETE, QUESTION_PARK, QUESTIONS };
 
 struct relay_request {
     struct db_request request;
@@ -47,11 +46,10 @@ struct outbox_relay {
     char application[APPLICATION_SIZE];
     struct relay_request questions[QUESTIONS];
     sd_event_source *timer; /* owned */
-    sd_event_source *wake;  /* owned: the outbox's eventfd; only the holder of the lock listens */
-    bool has_lock;
+    sd_event_source *wake;  /* owned: the outbox's eventfd; only the owner of the lease listens */
+    struct outbox_lease lease;
     bool is_draining;
     struct outbox_poll poll;
-    uint64_t next_lock_us;
     uint64_t next_delete_us;
     uint64_t drain_deadline_us;
     int32_t asked_rows;              /* of the read in flight */
@@ -65,25 +63,29 @@ struct outbox_relay {
     struct outbox_window window;
 };
 
+/* Of what we do not publish the lease shows what it has measured. */
 static void show_backlog(struct outbox_relay *relay)
 {
-    outbox_row_show_backlog(
-        relay->options->slot, &relay->window, monotonic_clock_turn_us(relay->options->event));
+    if (!relay->lease.is_held)
+        return;
+    struct scoreboard_slot *slot = relay->options->slot;
+    outbox_row_show_backlog(slot, &relay->window, monotonic_clock_turn_us(relay->options->event));
+    if (!outbox_window_has_room(&relay->window) && relay->lease.waiting_rows > relay->window.count)
+        atomic_store_explicit(
+            &slot->outbox_backlog, relay->lease.waiting_rows, memory_order_relaxed);
 }
 
-/* The lock is ours no longer, or the session is new: nothing that we knew counts. */
+/* The lease is ours no longer, or is new: nothing that we knew counts. */
 static void forget_everything(struct outbox_relay *relay)
 {
     while (relay->window.first != NULL)
         outbox_row_free(&relay->window, relay->window.first);
     outbox_window_begin_epoch(&relay->window);
     outbox_hold_clear(&relay->hold, &relay->window);
-    relay->has_lock = false;
     outbox_poll_reset(&relay->poll, monotonic_clock_turn_us(relay->options->event));
     if (relay->wake != NULL)
         (void)sd_event_source_set_enabled(relay->wake, SD_EVENT_OFF);
     atomic_store_explicit(&relay->options->slot->is_relay, 0, memory_order_relaxed);
-    show_backlog(relay);
 }
 
 /* ---- to the database ---- */
@@ -96,9 +98,12 @@ static bool is_asked(const struct outbox_relay *relay, enum relay_question quest
 static void note_asked(struct outbox_relay *relay, enum relay_question question, int result)
 {
     relay->questions[question].is_asked = result == 0;
-    /* -ENOTCONN: on_ready begins anew. Without memory the next turn tries again. */
-    if (result < 0 && result != -ENOTCONN)
-        log_error("relay cannot ask the database error=%d", result);
+    /* -ENOTCONN: on_ready begins anew. Without memory it is tried again. */
+    unsigned int suppressed = 0;
+    if (result < 0 && result != -ENOTCONN &&
+        log_limit_allows(&relay->error_limit, ERRORS_PER_SECOND, &suppressed))
+        log_error("relay cannot ask the database question=%d error=%d suppressed=%u", (int)question,
+            result, suppressed);
 }
 
 /* Each delete is a COMMIT of its own: rows that are done within a few milliseconds share it. */
@@ -106,12 +111,7 @@ static void delete_done_rows(struct outbox_relay *relay, uint64_t now)
 {
     if (is_asked(relay, QUESTION_DELETE))
         return;
-    size_t count = 0;
-    struct outbox_entry *entry = relay->window.first;
-    for (; entry != NULL && count < DELETE_ROWS; entry = entry->next) {
-        if (entry->state == OUTBOX_DONE && outbox_row_of(entry)->parked_because == NULL)
-            relay->deleted_ids[count++] = entry->id;
-    }
+    size_t count = outbox_row_collect_done(&relay->window, relay->deleted_ids, DELETE_ROWS);
     relay->done_count = count;
     bool is_soon = now < relay->next_delete_us && count < DELETE_ENOUGH && !relay->is_draining;
     if (count == 0 || is_soon)
@@ -122,7 +122,7 @@ static void delete_done_rows(struct outbox_relay *relay, uint64_t now)
     FAILPOINT("relay.delete.before");
     note_asked(relay, QUESTION_DELETE,
         outbox_store_delete(relay->connection, &relay->questions[QUESTION_DELETE].request,
-            relay->deleted_ids, count));
+            relay->lease.fence, relay->deleted_ids, count));
     FAILPOINT("relay.delete.sent");
 }
 
@@ -130,26 +130,13 @@ static void park_done_row(struct outbox_relay *relay)
 {
     if (is_asked(relay, QUESTION_PARK))
         return;
-    for (struct outbox_entry *entry = relay->window.first; entry != NULL; entry = entry->next) {
-        const struct outbox_row *row = outbox_row_of(entry);
-        if (entry->state != OUTBOX_DONE || row->parked_because == NULL)
-            continue;
-        relay->parked_id = entry->id;
-        note_asked(relay, QUESTION_PARK,
-            outbox_store_park(relay->connection, &relay->questions[QUESTION_PARK].request,
-                entry->id, row->parked_because));
+    const struct outbox_row *row = outbox_row_to_park(&relay->window);
+    if (row == NULL)
         return;
-    }
-}
-
-/* The rows above the floor that are known already are left out by name. */
-static size_t collect_known(struct outbox_relay *relay, int64_t floor)
-{
-    size_t count = 0;
-    for (struct outbox_entry *entry = relay->window.last; entry != NULL && entry->id > floor;
-         entry = entry->previous)
-        relay->ids[count++] = entry->id;
-    return count;
+    relay->parked_id = row->entry.id;
+    note_asked(relay, QUESTION_PARK,
+        outbox_store_park(relay->connection, &relay->questions[QUESTION_PARK].request,
+            relay->lease.fence, row->entry.id, row->parked_because));
 }
 
 static void read_rows(struct outbox_relay *relay, uint64_t now)
@@ -161,30 +148,22 @@ static void read_rows(struct outbox_relay *relay, uint64_t now)
     struct outbox_store_query query = {
         .floor = floor,
         .known = relay->ids,
-        .known_count = collect_known(relay, floor),
+        .known_count = outbox_row_collect_known(&relay->window, floor, relay->ids),
         .held = relay->hold.held,
         .held_count = relay->hold.held_count,
         .max_rows = room.rows > READ_ROWS ? READ_ROWS : (int32_t)room.rows,
         .max_bytes = (int64_t)room.bytes,
         .is_marking = relay->poll.is_marking,
+        .fence = relay->lease.fence,
     };
     relay->asked_rows = query.max_rows;
     note_asked(relay, QUESTION_READ,
         outbox_store_read(relay->connection, &relay->questions[QUESTION_READ].request, &query));
+    if (!is_asked(relay, QUESTION_READ))
+        outbox_poll_abandon(&relay->poll, now);
 }
 
-static void ask_for_lock(struct outbox_relay *relay, uint64_t now)
-{
-    if (is_asked(relay, QUESTION_LOCK) || now < relay->next_lock_us)
-        return;
-    struct db_request *request = &relay->questions[QUESTION_LOCK].request;
-    relay->next_lock_us = now + (relay->has_lock ? LOCK_CHECK_US : LOCK_RETRY_US);
-    note_asked(relay, QUESTION_LOCK,
-        relay->has_lock ? outbox_store_check_lock(relay->connection, request)
-                        : outbox_store_try_lock(relay->connection, request));
-}
-
-/* Gives up the lock once nothing is on its way, or the grace has passed. */
+/* Gives up the lease once nothing is on its way, or the grace has passed. */
 static void finish_drain(struct outbox_relay *relay, uint64_t now)
 {
     bool has_unfinished = relay->window.sent > 0 || is_asked(relay, QUESTION_DELETE) ||
@@ -192,6 +171,7 @@ static void finish_drain(struct outbox_relay *relay, uint64_t now)
     if (has_unfinished && now < relay->drain_deadline_us)
         return;
     relay->connection = db_connection_free(relay->connection);
+    outbox_lease_forget(&relay->lease);
     forget_everything(relay);
 }
 
@@ -199,8 +179,9 @@ static void set_timer(struct outbox_relay *relay, uint64_t now)
 {
     if (relay->connection == NULL)
         return;
-    uint64_t next_us = relay->is_draining ? relay->drain_deadline_us : relay->next_lock_us;
-    if (relay->has_lock && !relay->is_draining) {
+    uint64_t next_us =
+        relay->is_draining ? relay->drain_deadline_us : outbox_lease_next_us(&relay->lease);
+    if (relay->lease.is_held && !relay->is_draining) {
         uint64_t retry_us = outbox_window_next_retry_us(&relay->window);
         if (outbox_window_has_room(&relay->window) && relay->poll.next_us < next_us)
             next_us = relay->poll.next_us;
@@ -226,23 +207,33 @@ static void update_hold(struct outbox_relay *relay, uint64_t now)
         outbox_poll_reset(&relay->poll, now);
 }
 
+/* Publishes, and removes what is published. */
+static void work_as_owner(struct outbox_relay *relay, uint64_t now)
+{
+    if (!relay->is_draining)
+        outbox_row_send_all(&relay->window, relay->peer, now);
+    delete_done_rows(relay, now);
+    park_done_row(relay);
+    if (outbox_hold_next_us(&relay->hold, &relay->window) <= now)
+        update_hold(relay, now);
+    if (!relay->is_draining)
+        read_rows(relay, now);
+}
+
 /* Does whatever can be done now. */
 static void advance(struct outbox_relay *relay)
 {
     uint64_t now = monotonic_clock_turn_us(relay->options->event);
+    if (outbox_lease_is_overdue(&relay->lease, now)) {
+        log_warn("relay cannot renew its lease of the outbox fence=%" PRIi64 ": stops publishing",
+            relay->lease.fence);
+        db_connection_reset(relay->connection);
+    }
     if (relay->connection != NULL && db_connection_is_ready(relay->connection)) {
         if (!relay->is_draining)
-            ask_for_lock(relay, now);
-        if (relay->has_lock) {
-            if (!relay->is_draining)
-                outbox_row_send_all(&relay->window, relay->peer, now);
-            delete_done_rows(relay, now);
-            park_done_row(relay);
-        }
-        if (relay->has_lock && outbox_hold_next_us(&relay->hold, &relay->window) <= now)
-            update_hold(relay, now);
-        if (relay->has_lock && !relay->is_draining)
-            read_rows(relay, now);
+            outbox_lease_advance(&relay->lease, relay->connection);
+        if (outbox_lease_is_valid(&relay->lease, now))
+            work_as_owner(relay, now);
     }
     if (relay->is_draining && relay->connection != NULL)
         finish_drain(relay, now);
@@ -252,22 +243,27 @@ static void advance(struct outbox_relay *relay)
 
 /* ---- answers of the database ---- */
 
-/* True when the answer may be read. A refusal makes the session anew: everything is read again. */
+/* Makes the session anew: everything is read again. */
+static void begin_anew(struct outbox_relay *relay, const char *what, const struct db_answer *answer)
+{
+    unsigned int suppressed = 0;
+    if (log_limit_allows(&relay->error_limit, ERRORS_PER_SECOND, &suppressed))
+        log_error("relay is refused by the database what=%s sqlstate=%s message=\"%s\""
+                  " suppressed=%u: beginning anew",
+            what, answer->sqlstate, answer->message, suppressed);
+    db_connection_reset(relay->connection);
+}
+
+/* True when the answer may be read. */
 static bool take_answer(
     struct outbox_relay *relay, enum relay_question question, const struct db_answer *answer)
 {
+    static const char *const names[QUESTIONS] = {
+        [QUESTION_READ] = "read", [QUESTION_DELETE] = "delete", [QUESTION_PARK] = "park"};
     relay->questions[question].is_asked = false;
-    if (answer->outcome == DB_DONE)
-        return true;
-    unsigned int suppressed = 0;
-    if (answer->outcome == DB_ERROR &&
-        log_limit_allows(&relay->error_limit, ERRORS_PER_SECOND, &suppressed))
-        log_error("relay is refused by the database question=%d sqlstate=%s suppressed=%u: "
-                  "beginning anew",
-            (int)question, answer->sqlstate, suppressed);
     if (answer->outcome == DB_ERROR)
-        db_connection_reset(relay->connection);
-    return false;
+        begin_anew(relay, names[question], answer);
+    return answer->outcome == DB_DONE;
 }
 
 static struct outbox_relay *relay_of(struct db_request *request)
@@ -275,53 +271,16 @@ static struct outbox_relay *relay_of(struct db_request *request)
     return CONTAINER_OF(request, struct relay_request, request)->relay;
 }
 
-static void on_lock(struct db_request *request, const struct db_answer *answer)
-{
-    struct outbox_relay *relay = relay_of(request);
-    if (!take_answer(relay, QUESTION_LOCK, answer))
-        return;
-    bool has_lock = outbox_store_lock_result(answer);
-    if (relay->has_lock && !has_lock) {
-        log_error("relay has lost its lock: beginning anew");
-        db_connection_reset(relay->connection);
-        return;
-    }
-    if (has_lock && !relay->has_lock) {
-        log_info("relay holds the outbox");
-        forget_everything(relay);
-        relay->has_lock = true;
-        relay->next_lock_us = monotonic_clock_turn_us(relay->options->event) + LOCK_CHECK_US;
-        (void)sd_event_source_set_enabled(relay->wake, SD_EVENT_ON);
-        atomic_store_explicit(&relay->options->slot->is_relay, 1, memory_order_relaxed);
-    }
-    advance(relay);
-}
-
 static void on_read(struct db_request *request, const struct db_answer *answer)
 {
     struct outbox_relay *relay = relay_of(request);
     if (!take_answer(relay, QUESTION_READ, answer))
         return;
-    const PGresult *result = answer->results[0];
-    struct outbox_reading reading = {0};
-    int rows = outbox_store_snapshot(result, &reading.oldest_running_xid, &reading.own_xid);
     uint64_t now = monotonic_clock_turn_us(relay->options->event);
-    reading.is_full = rows == relay->asked_rows;
-    if (rows > 0)
+    const struct outbox_reading reading = outbox_row_take_all(
+        &relay->window, answer->results[0], relay->asked_rows, now, &relay->error_limit);
+    if (reading.fresh > 0)
         FAILPOINT("relay.selected");
-    for (int i = 0; i < rows; i++) {
-        struct outbox_store_row stored;
-        outbox_store_row(result, i, &stored);
-        reading.highest = stored.id;
-        if (outbox_window_find(&relay->window, stored.id) != NULL)
-            continue;
-        int error = outbox_row_add(&relay->window, &stored, now);
-        if (error < 0)
-            log_error("outbox row cannot be read outbox_id=%" PRIi64 " error=%d: left where it is",
-                stored.id, error);
-        else if (reading.fresh++ == 0)
-            reading.lowest = stored.id;
-    }
     outbox_poll_finish(&relay->poll, now, &reading);
     advance(relay);
 }
@@ -355,18 +314,53 @@ static void on_parked(struct db_request *request, const struct db_answer *answer
 
 /* ---- what happens ---- */
 
+static bool can_publish(void *userdata)
+{
+    const struct outbox_relay *relay = userdata;
+    const struct scoreboard_slot *eventd =
+        &relay->options->scoreboard->slots[SCOREBOARD_SLOT_EVENTD];
+    return event_channel_serial(relay->peer) != 0 &&
+           atomic_load_explicit(&eventd->kafka_is_connected, memory_order_relaxed) != 0;
+}
+
+static void on_lease_gained(void *userdata)
+{
+    struct outbox_relay *relay = userdata;
+    forget_everything(relay);
+    (void)sd_event_source_set_enabled(relay->wake, SD_EVENT_ON);
+    atomic_store_explicit(&relay->options->slot->is_relay, 1, memory_order_relaxed);
+}
+
+/* With the session the advisory lock ends. */
+static void on_lease_lost(void *userdata)
+{
+    struct outbox_relay *relay = userdata;
+    db_connection_reset(relay->connection);
+}
+
+static void on_lease_refused(const struct db_answer *answer, void *userdata)
+{
+    begin_anew(userdata, "lease", answer);
+}
+
+static void on_lease_answered(void *userdata)
+{
+    advance(userdata);
+}
+
 static void on_ready(void *userdata)
 {
     struct outbox_relay *relay = userdata;
-    relay->next_lock_us = 0;
+    outbox_lease_forget(&relay->lease);
     advance(relay);
 }
 
 static void on_lost(void *userdata)
 {
     struct outbox_relay *relay = userdata;
-    if (relay->has_lock)
+    if (relay->lease.is_held)
         log_info("relay has lost its connection rows=%zu", relay->window.count);
+    outbox_lease_forget(&relay->lease);
     forget_everything(relay);
 }
 
@@ -398,19 +392,17 @@ void outbox_relay_on_channel(struct outbox_relay *relay)
 
 void outbox_relay_on_result(struct outbox_relay *relay, const Userd__Ipc__PublishResult *result)
 {
+    uint64_t now = monotonic_clock_turn_us(relay->options->event);
     FAILPOINT("relay.reported");
     for (size_t i = 0; i < result->n_delivered_ids; i++) {
         struct outbox_entry *entry =
             outbox_window_mark_done(&relay->window, result->epoch, result->delivered_ids[i]);
         if (entry != NULL)
-            outbox_row_note_delivered(
-                relay->options->slot, entry, monotonic_clock_turn_us(relay->options->event));
+            outbox_row_note_delivered(relay->options->slot, entry, now);
     }
-    uint64_t now = monotonic_clock_turn_us(relay->options->event);
     for (size_t i = 0; i < result->n_failures; i++)
         outbox_row_note_failed(&relay->window, result->epoch, result->failures[i], now);
-    bool has_trouble = result->n_failures > 0 || relay->hold.held_count > 0;
-    if (has_trouble)
+    if (result->n_failures > 0 || relay->hold.held_count > 0)
         update_hold(relay, now);
     advance(relay);
 }
@@ -434,6 +426,7 @@ struct outbox_relay *outbox_relay_free(struct outbox_relay *relay)
     if (relay == NULL)
         return NULL;
     relay->connection = db_connection_free(relay->connection);
+    outbox_lease_forget(&relay->lease);
     forget_everything(relay);
     (void)sd_event_source_disable_unref(relay->timer);
     (void)sd_event_source_disable_unref(relay->wake);
@@ -457,6 +450,19 @@ static int open_sources(struct outbox_relay *relay)
         return result;
     (void)snprintf(relay->application, sizeof(relay->application), "userd worker-%u relay",
         options->slot_number);
+    outbox_lease_init(&relay->lease, &(const struct outbox_lease_options){
+                                         .event = options->event,
+                                         .scoreboard = options->scoreboard,
+                                         .slot = options->slot,
+                                         .slot_number = options->slot_number,
+                                         .owner = relay->application,
+                                         .can_publish = can_publish,
+                                         .on_gained = on_lease_gained,
+                                         .on_lost = on_lease_lost,
+                                         .on_refused = on_lease_refused,
+                                         .on_answered = on_lease_answered,
+                                         .userdata = relay,
+                                     });
     struct db_options database = {
         .url = options->settings->database.url,
         .application = relay->application,
@@ -471,7 +477,6 @@ int outbox_relay_new(const struct event_peer_options *options, struct event_peer
     struct outbox_relay **ret_relay)
 {
     static void (*const on_answers[QUESTIONS])(struct db_request *, const struct db_answer *) = {
-        [QUESTION_LOCK] = on_lock,
         [QUESTION_READ] = on_read,
         [QUESTION_DELETE] = on_deleted,
         [QUESTION_PARK] = on_parked,

@@ -10,25 +10,29 @@
 #include "worker/events/event_channel.h"
 #include "worker/events/outbox_message.h"
 
-#define BATCH_ROWS       500
-#define BATCH_BYTES      ((size_t)1024 * 1024)
-#define QUEUED_BYTES_MAX ((size_t)8 * 1024 * 1024)
+#define BATCH_ROWS        500
+#define BATCH_BYTES       ((size_t)1024 * 1024)
+#define ERRORS_PER_SECOND 2
+#define QUEUED_BYTES_MAX  ((size_t)8 * 1024 * 1024)
 
 struct outbox_row *outbox_row_of(struct outbox_entry *entry)
 {
     return CONTAINER_OF(entry, struct outbox_row, entry);
 }
 
-int outbox_row_add(
+static int add_row(
     struct outbox_window *window, const struct outbox_store_row *stored, uint64_t now_us)
 {
     struct outbox_row *row = calloc(1, sizeof(*row));
     if (row == NULL)
         return -ENOMEM;
     int result = outbox_message_new(stored, &row->message);
-    if (result < 0) {
+    /* What no program of ours has written is left to people, and holds up nobody. */
+    if (result == -EPROTO)
+        row->parked_because = strdup("its headers cannot be read");
+    if (result < 0 && row->parked_because == NULL) {
         free(row);
-        return result;
+        return -ENOMEM;
     }
     /* The database says how old the row is, our clock how long ago it said so: theirs may differ.
      */
@@ -36,12 +40,81 @@ int outbox_row_add(
     row->entry.id = stored->id;
     row->entry.auth_id = stored->auth_id;
     row->entry.has_auth_id = stored->has_auth_id;
-    row->entry.destination = (unsigned int)row->message->destination;
+    row->entry.destination = (unsigned int)stored->destination;
     if (row->entry.destination >= OUTBOX_WINDOW_DESTINATIONS)
         row->entry.destination = 0;
-    row->entry.bytes = outbox_message_size(row->message);
+    row->entry.bytes = row->message == NULL ? 0 : outbox_message_size(row->message);
     outbox_window_add(window, &row->entry);
+    if (row->parked_because != NULL) {
+        row->entry.state = OUTBOX_DONE;
+        log_error("outbox row can never be published outbox_id=%" PRIi64 " reason=\"%s\": parked",
+            stored->id, row->parked_because);
+    }
     return 0;
+}
+
+static void note_left(struct log_limit *limit, int64_t id, int error)
+{
+    unsigned int suppressed = 0;
+    if (log_limit_allows(limit, ERRORS_PER_SECOND, &suppressed))
+        log_error("outbox row cannot be read outbox_id=%" PRIi64
+                  " error=%d suppressed=%u: it and those behind it are read again",
+            id, error, suppressed);
+}
+
+struct outbox_reading outbox_row_take_all(struct outbox_window *window, const PGresult *result,
+    int asked_rows, uint64_t now_us, struct log_limit *limit)
+{
+    struct outbox_reading reading = {0};
+    int rows = outbox_store_snapshot(result, &reading.oldest_running_xid, &reading.own_xid);
+    reading.is_full = rows == asked_rows;
+    for (int i = 0; i < rows && !reading.is_cut; i++) {
+        struct outbox_store_row stored;
+        outbox_store_row(result, i, &stored);
+        bool is_known = outbox_window_find(window, stored.id) != NULL;
+        int error = is_known ? 0 : add_row(window, &stored, now_us);
+        if (error < 0) {
+            note_left(limit, stored.id, error);
+            reading.is_cut = true;
+            continue;
+        }
+        reading.highest = stored.id;
+        if (!is_known && reading.fresh++ == 0)
+            reading.lowest = stored.id;
+    }
+    return reading;
+}
+
+size_t outbox_row_collect_done(const struct outbox_window *window, int64_t *ret_ids, size_t max)
+{
+    size_t count = 0;
+    struct outbox_entry *entry = window->first;
+    for (; entry != NULL && count < max; entry = entry->next) {
+        if (entry->state == OUTBOX_DONE && outbox_row_of(entry)->parked_because == NULL)
+            ret_ids[count++] = entry->id;
+    }
+    return count;
+}
+
+const struct outbox_row *outbox_row_to_park(const struct outbox_window *window)
+{
+    for (struct outbox_entry *entry = window->first; entry != NULL; entry = entry->next) {
+        const struct outbox_row *row = outbox_row_of(entry);
+        if (entry->state == OUTBOX_DONE && row->parked_because != NULL)
+            return row;
+    }
+    return NULL;
+}
+
+size_t outbox_row_collect_known(
+    const struct outbox_window *window, int64_t floor, int64_t ret_ids[OUTBOX_WINDOW_ROWS])
+{
+    size_t count = 0;
+    const struct outbox_entry *entry = window->last;
+    for (; entry != NULL && entry->id > floor && count < OUTBOX_WINDOW_ROWS;
+         entry = entry->previous)
+        ret_ids[count++] = entry->id;
+    return count;
 }
 
 static uint64_t age_of(struct outbox_entry *entry, uint64_t now_us)

@@ -3,8 +3,10 @@
 #define USERD_WORKER_EVENTS_OUTBOX_ROW_H
 
 #include "common/attributes.h"
+#include "common/log.h"
 #include "common/scoreboard.h"
 #include "worker/events/event_peer.h"
+#include "worker/events/outbox_poll.h"
 #include "worker/events/outbox_window.h"
 #include "worker/store/outbox_store.h"
 
@@ -18,9 +20,18 @@ struct outbox_row {
 };
 
 struct outbox_row *outbox_row_of(struct outbox_entry *entry);
-/* Puts a copy of a stored row, read now, into the window, which must not know it. */
-MUST_CHECK int outbox_row_add(
-    struct outbox_window *window, const struct outbox_store_row *stored, uint64_t now_us);
+/* Puts copies of the rows that a read has brought now, and that the window does not know, into it.
+ * One that makes no sense is there to be parked. Where there is no memory it ends, and the reading
+ * says so. */
+struct outbox_reading outbox_row_take_all(struct outbox_window *window, const PGresult *result,
+    int asked_rows, uint64_t now_us, struct log_limit *limit);
+/* The ids of rows that are delivered; their number. */
+size_t outbox_row_collect_done(const struct outbox_window *window, int64_t *ret_ids, size_t max);
+/* The first row that is to be parked; NULL: none. */
+const struct outbox_row *outbox_row_to_park(const struct outbox_window *window);
+/* The ids above `floor` that are in the window; their number. */
+size_t outbox_row_collect_known(
+    const struct outbox_window *window, int64_t floor, int64_t ret_ids[OUTBOX_WINDOW_ROWS]);
 /* Counts how long the row took from COMMIT to the broker. */
 void outbox_row_note_delivered(
     struct scoreboard_slot *slot, struct outbox_entry *entry, uint64_t now_us);

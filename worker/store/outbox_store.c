@@ -6,29 +6,15 @@
 #include <string.h>
 #include <time.h>
 
-/* One relay among all workers of all instances on this database: any constant will do, if nobody
- * else uses it. */
-#define RELAY_LOCK "8391260472615390"
+#include "worker/store/lease_store.h"
 
 #define US_PER_S         INT64_C(1000000)
 #define POSTGRES_EPOCH_S INT64_C(946684800) /* 2000-01-01 from 1970-01-01 */
 #define LAST_YEAR        9999
 #define UUID_BYTES       16
 
-static const struct db_statement try_lock = {
-    .name = "outbox_try_lock",
-    .sql = "SELECT pg_try_advisory_lock(" RELAY_LOCK ")",
-};
-
-/* The lock of this very session, as pg_locks shows a bigint key: its halves, and objsubid 1. */
-static const struct db_statement check_lock = {
-    .name = "outbox_check_lock",
-    .sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND "
-           "granted"
-           " AND pid = pg_backend_pid()"
-           " AND classid::bigint = " RELAY_LOCK "::bigint >> 32"
-           " AND objid::bigint = " RELAY_LOCK "::bigint & 4294967295)",
-};
+/* Nothing is read or removed for one whose lease is another's by now. */
+#define HOLDS_LEASE(fence) "(SELECT l.fence FROM outbox_lease l) = " fence "::bigint"
 
 /* `size` without a detoasted byte; the first row always comes, however large. With no row at all
  * there is one of NULLs beside the snapshot. NOT IN of a subquery is one hash of the known ids,
@@ -46,29 +32,32 @@ static const struct db_statement read_rows = {
         "sum(f.size) OVER (ORDER BY f.id) - f.size AS bytes_before FROM ("
         "  SELECT *, coalesce(octet_length(value), 0) + 256 AS size FROM outbox"
         "  WHERE id > $1::bigint AND id NOT IN (SELECT unnest($2::bigint[]))"
-        "  AND destination <> ALL ($5::bigint[])"
-        "  ORDER BY id LIMIT $3::integer) f) s"
-        " WHERE bytes_before < $4::bigint) r ON true ORDER BY id",
+        "  AND destination <> ALL ($5::bigint[]) AND " HOLDS_LEASE(
+            "$7") "  ORDER BY id LIMIT $3::integer) f) s"
+                  " WHERE bytes_before < $4::bigint) r ON true ORDER BY id",
 };
 
 static const struct db_statement delete_rows = {
     .name = "outbox_delete",
-    .sql = "DELETE FROM outbox WHERE id = ANY ($1::bigint[])",
+    .sql = "DELETE FROM outbox WHERE id = ANY ($1::bigint[]) AND " HOLDS_LEASE("$2"),
 };
 
 static const struct db_statement park_row = {
     .name = "outbox_park",
-    .sql = "WITH gone AS (DELETE FROM outbox WHERE id = $1::bigint RETURNING *)"
-           " INSERT INTO outbox_parked (id, destination, id_auth, key, value, header_names, "
-           "header_values,"
-           " event_id, created_at, reason, traceparent)"
-           " SELECT id, destination, id_auth, key, value, header_names, header_values, event_id,"
-           " created_at, $2::text, traceparent FROM gone",
+    .sql = "WITH gone AS (DELETE FROM outbox WHERE id = $1::bigint AND " HOLDS_LEASE(
+        "$3") " RETURNING *)"
+              " INSERT INTO outbox_parked (id, destination, id_auth, key, value, header_names, "
+              "header_values,"
+              " event_id, created_at, reason, traceparent)"
+              " SELECT id, destination, id_auth, key, value, header_names, header_values, event_id,"
+              " created_at, $2::text, traceparent FROM gone",
 };
 
 const struct db_statement *const outbox_store_statements[] = {
-    &try_lock,
-    &check_lock,
+    &lease_store_look_statement,
+    &lease_store_take_statement,
+    &lease_store_renew_statement,
+    &lease_store_measure_statement,
     &read_rows,
     &delete_rows,
     &park_row,
@@ -98,21 +87,6 @@ static int submit(struct db_connection *connection, struct db_request *request,
     return db_connection_submit(connection, request, &step, 1);
 }
 
-int outbox_store_try_lock(struct db_connection *connection, struct db_request *request)
-{
-    return submit(connection, request, &try_lock, NULL);
-}
-
-int outbox_store_check_lock(struct db_connection *connection, struct db_request *request)
-{
-    return submit(connection, request, &check_lock, NULL);
-}
-
-bool outbox_store_lock_result(const struct db_answer *answer)
-{
-    return PQntuples(answer->results[0]) == 1 && db_result_bool(answer->results[0], 0, 0);
-}
-
 static void add_ids(struct db_parameters *parameters, const int64_t *ids, size_t count)
 {
     db_parameters_array_begin(parameters, DB_ELEMENT_INT8);
@@ -131,6 +105,7 @@ int outbox_store_read(struct db_connection *connection, struct db_request *reque
     db_parameters_add_int8(&parameters, query->max_bytes);
     add_ids(&parameters, query->held, query->held_count);
     db_parameters_add_bool(&parameters, query->is_marking);
+    db_parameters_add_int8(&parameters, query->fence);
     return submit(connection, request, &read_rows, &parameters);
 }
 
@@ -253,19 +228,21 @@ bool outbox_store_array_next(
     return true;
 }
 
-int outbox_store_delete(
-    struct db_connection *connection, struct db_request *request, const int64_t *ids, size_t count)
+int outbox_store_delete(struct db_connection *connection, struct db_request *request, int64_t fence,
+    const int64_t *ids, size_t count)
 {
     struct db_parameters parameters CLEANUP(db_parameters_cleanup) = {0};
     add_ids(&parameters, ids, count);
+    db_parameters_add_int8(&parameters, fence);
     return submit(connection, request, &delete_rows, &parameters);
 }
 
-int outbox_store_park(
-    struct db_connection *connection, struct db_request *request, int64_t id, const char *reason)
+int outbox_store_park(struct db_connection *connection, struct db_request *request, int64_t fence,
+    int64_t id, const char *reason)
 {
     struct db_parameters parameters CLEANUP(db_parameters_cleanup) = {0};
     db_parameters_add_int8(&parameters, id);
     db_parameters_add_text(&parameters, reason, strlen(reason));
+    db_parameters_add_int8(&parameters, fence);
     return submit(connection, request, &park_row, &parameters);
 }

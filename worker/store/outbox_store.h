@@ -1,5 +1,5 @@
-/* The relay's side of the outbox in PostgreSQL: its lock, its rows, and their end. All SQL of the
- * relay stands here.
+/* The relay's side of the outbox in PostgreSQL: its rows, and their end. All SQL of the relay
+ * stands here and in lease_store.
  *
  * Each function sends one request on the relay's own connection; the caller's on_answer reads the
  * result.
@@ -14,7 +14,7 @@
 #include "common/attributes.h"
 #include "worker/db/db_connection.h"
 
-/* For db_connection_new(). */
+/* For db_connection_new(); those of lease_store are among them. */
 extern const struct db_statement *const outbox_store_statements[];
 
 #define OUTBOX_STORE_UUID_SIZE 37
@@ -49,12 +49,6 @@ struct outbox_store_array {
     int32_t left;
 };
 
-/* Tries to become the one relay, or checks that this session still is: a bool. */
-MUST_CHECK int outbox_store_try_lock(struct db_connection *connection, struct db_request *request);
-MUST_CHECK int outbox_store_check_lock(
-    struct db_connection *connection, struct db_request *request);
-bool outbox_store_lock_result(const struct db_answer *answer);
-
 /* Rows above `floor` but the `known` ones and those of `held` destinations, in the order of ids: at
  * most `max_rows`, and no more once they hold `max_bytes`. */
 struct outbox_store_query {
@@ -66,6 +60,7 @@ struct outbox_store_query {
     int32_t max_rows;
     int64_t max_bytes;
     bool is_marking; /* see outbox_poll.h */
+    int64_t fence;   /* of our lease: of another's nothing is read */
 };
 MUST_CHECK int outbox_store_read(struct db_connection *connection, struct db_request *request,
     const struct outbox_store_query *query);
@@ -82,10 +77,11 @@ MUST_CHECK int outbox_store_array_open(
 bool outbox_store_array_next(
     struct outbox_store_array *array, const char **ret_bytes, size_t *ret_length);
 
-MUST_CHECK int outbox_store_delete(
-    struct db_connection *connection, struct db_request *request, const int64_t *ids, size_t count);
-/* Moves rows aside, in one statement; one reason for each. */
-MUST_CHECK int outbox_store_park(
-    struct db_connection *connection, struct db_request *request, int64_t id, const char *reason);
+/* Neither does anything when the lease is another's. */
+MUST_CHECK int outbox_store_delete(struct db_connection *connection, struct db_request *request,
+    int64_t fence, const int64_t *ids, size_t count);
+/* Moves a row aside, in one statement, with the reason. */
+MUST_CHECK int outbox_store_park(struct db_connection *connection, struct db_request *request,
+    int64_t fence, int64_t id, const char *reason);
 
 #endif

@@ -58,7 +58,7 @@ Test(status_report, counts_living_connections_of_all_listeners)
     cr_assert_eq(first.connections, 6);
 }
 
-Test(status_report, only_the_relay_knows_the_backlog)
+Test(status_report, the_relay_knows_the_backlog_best)
 {
     given_worker(1, 100, 0)->outbox_backlog = 40;
     struct scoreboard_slot *relay = given_worker(2, 101, 0);
@@ -67,6 +67,21 @@ Test(status_report, only_the_relay_knows_the_backlog)
     status_report_read(board, SECOND_US, &first);
     cr_assert_eq(first.work.outbox_backlog, 3);
     cr_assert(first.has_relay);
+}
+
+/* Another instance publishes, or none: it is one outbox, that two workers may have looked at. */
+Test(status_report, without_a_relay_the_backlog_is_what_was_measured)
+{
+    struct scoreboard_slot *slot = given_worker(1, 100, 0);
+    slot->outbox_backlog = 40;
+    slot->outbox_oldest_us = 7;
+    slot->outbox_unrelayed_us = 20;
+    given_worker(2, 101, 0)->outbox_backlog = 38;
+    status_report_read(board, SECOND_US, &first);
+    cr_assert_eq(first.work.outbox_backlog, 40);
+    cr_assert_eq(first.work.outbox_oldest_us, 7);
+    cr_assert_eq(first.work.outbox_unrelayed_us, 20);
+    cr_assert_not(first.has_relay);
 }
 
 Test(status_report, rates_are_calls_by_time_and_a_new_process_counts_from_its_start)

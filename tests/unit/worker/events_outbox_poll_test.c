@@ -270,3 +270,24 @@ Test(outbox_poll, rescans_again_at_once_while_it_finds_rows_below_its_floor)
     when_read(&poll, now, 1, 20001, 20001);
     cr_assert_eq(outbox_poll_begin(&poll, now), 20000);
 }
+
+/* There was no memory to send it. */
+Test(outbox_poll, reads_again_after_a_read_that_could_not_be_sent)
+{
+    struct outbox_poll poll = given_poll();
+    (void)outbox_poll_begin(&poll, START);
+    outbox_poll_abandon(&poll, START);
+    cr_assert_not(outbox_poll_is_due(&poll, START), "no spinning");
+    cr_assert(outbox_poll_is_due(&poll, START + OUTBOX_POLL_RETRY_US));
+}
+
+Test(outbox_poll, reads_again_what_there_was_no_memory_for)
+{
+    struct outbox_poll poll = given_poll();
+    (void)outbox_poll_begin(&poll, START);
+    const struct outbox_reading reading = {
+        .fresh = 3, .lowest = 1, .highest = 3, .is_full = true, .is_cut = true};
+    outbox_poll_finish(&poll, START, &reading);
+    cr_assert_not(outbox_poll_is_due(&poll, START), "no spinning");
+    cr_assert(outbox_poll_is_due(&poll, START + OUTBOX_POLL_RETRY_US));
+}
