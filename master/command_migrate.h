@@ -2,7 +2,8 @@
 #ifndef USERD_MASTER_COMMAND_MIGRATE_H
 #define USERD_MASTER_COMMAND_MIGRATE_H
 
-#define COMMAND_MIGRATE_USAGE "migrate up | down [N] | status [-c FILE]"
+#define COMMAND_MIGRATE_USAGE \
+    "migrate up [--dry-run] | down [N] | status [--timeout SECONDS] [-c FILE]"
 
 int command_migrate(int argc, char **argv);
 

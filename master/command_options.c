@@ -41,6 +41,8 @@ int command_options_parse(
         {.name = "migrate", .has_arg = no_argument, .val = 'm'},
         {.name = "all", .has_arg = no_argument, .val = 'a'},
         {.name = "json", .has_arg = no_argument, .val = 'j'},
+        {.name = "dry-run", .has_arg = no_argument, .val = 'n'},
+        {.name = "timeout", .has_arg = required_argument, .val = 't'},
         {.name = "listen", .has_arg = required_argument, .val = 'l'},
         {.name = "run-dir", .has_arg = required_argument, .val = 'r'},
         {0},
@@ -65,6 +67,16 @@ int command_options_parse(
             if (strstr(usage, "--run-dir") == NULL)
                 return refuse_option(usage, "has no meaning here", "--run-dir");
             options.run_dir = optarg;
+            break;
+        case 'n':
+            if (strstr(usage, "--dry-run") == NULL)
+                return refuse_option(usage, "has no meaning here", "--dry-run");
+            options.has_dry_run = true;
+            break;
+        case 't':
+            if (strstr(usage, "--timeout") == NULL)
+                return refuse_option(usage, "has no meaning here", "--timeout");
+            options.timeout = optarg;
             break;
         case 'l':
             if (strstr(usage, "--listen") == NULL)

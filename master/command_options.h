@@ -19,6 +19,8 @@ struct command_options {
     bool has_migrate;    /* --migrate */
     bool has_all;        /* --all */
     bool has_json;       /* --json */
+    bool has_dry_run;    /* --dry-run */
+    const char *timeout; /* --timeout; NULL unless given */
     const char *listen;  /* --listen; NULL unless given */
     const char *run_dir; /* --run-dir; NULL unless given: what the configuration says */
     char **words;        /* what is left of the command line */

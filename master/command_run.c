@@ -87,6 +87,6 @@ int command_run(int argc, char **argv)
     }
     raise_descriptor_limit(&settings);
     const struct supervisor_plan plan = {
-        .file = options.file, .settings = &settings, .migrates_first = options.has_migrate};
+        .file = options.file, .settings = &settings, .migrates = options.has_migrate};
     return supervisor_run(&plan);
 }

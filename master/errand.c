@@ -40,7 +40,9 @@ static int on_frame(
     (void)channel;
     (void)fd;
     (void)userdata;
-    return frame->body_case == USERD__IPC__FRAME__BODY_READY ? 0 : -EPROTO;
+    bool is_expected = frame->body_case == USERD__IPC__FRAME__BODY_READY ||
+                       frame->body_case == USERD__IPC__FRAME__BODY_MIGRATION_END;
+    return is_expected ? 0 : -EPROTO;
 }
 
 static void on_closed(struct ipc_channel *channel, int error, void *userdata)

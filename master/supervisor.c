@@ -8,7 +8,6 @@
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/scoreboard.h"
-#include "master/errand.h"
 #include "master/handover.h"
 #include "master/supervisor_private.h"
 
@@ -66,7 +65,7 @@ static void on_empty(void *userdata)
 {
     struct supervisor *supervisor = userdata;
     log_info("stopped");
-    (void)sd_event_exit(supervisor->event, EX_OK);
+    (void)sd_event_exit(supervisor->event, supervisor->exit_status);
 }
 
 static const struct staffing_handlers staffing_handlers = {
@@ -162,9 +161,11 @@ static int turn_loop(struct supervisor *supervisor)
     return EX_SOFTWARE;
 }
 
-static int serve(struct supervisor *supervisor)
+static int serve(struct supervisor *supervisor, bool migrates)
 {
     int result = open_all(supervisor);
+    if (result == 0 && migrates)
+        result = supervisor_migration_begin(supervisor);
     if (result < 0) {
         log_error("cannot start error=\"%s\"", strerror(-result));
         return EX_OSERR;
@@ -173,20 +174,7 @@ static int serve(struct supervisor *supervisor)
     return turn_loop(supervisor);
 }
 
-/* *ret_status: what to end with. True: go on. */
-static bool migrate(struct supervisor *supervisor, int *ret_status)
-{
-    const char *const words[] = {"up", NULL};
-    bool was_interrupted = false;
-    *ret_status = errand_run(ERRAND_MIGRATE, &supervisor->settings, words, &was_interrupted);
-    if (*ret_status != EX_OK)
-        log_error("migration failed status=%d", *ret_status);
-    if (was_interrupted)
-        log_info("stopped before the start");
-    return *ret_status == EX_OK && !was_interrupted;
-}
-
-static int run(struct supervisor *supervisor, bool migrates_first)
+static int run(struct supervisor *supervisor, bool migrates)
 {
     int result = supervisor_requests_block_signals();
     if (result < 0)
@@ -197,10 +185,7 @@ static int run(struct supervisor *supervisor, bool migrates_first)
         result = open_listeners(supervisor);
     if (result < 0)
         return status_of(result);
-    int status = EX_OK;
-    if (migrates_first && !migrate(supervisor, &status))
-        return status;
-    return serve(supervisor);
+    return serve(supervisor, migrates);
 }
 
 static struct supervisor empty_supervisor(const char *file)
@@ -216,6 +201,7 @@ static struct supervisor empty_supervisor(const char *file)
 static void cleanup(struct supervisor *supervisor)
 {
     supervisor_reload_forget(supervisor);
+    supervisor_migration_end(supervisor);
     supervisor->staffing = staffing_free(supervisor->staffing);
     supervisor->notice = service_notice_free(supervisor->notice);
     listener_set_close(&supervisor->listeners);
@@ -237,7 +223,7 @@ int supervisor_run(const struct supervisor_plan *plan)
     struct supervisor supervisor = empty_supervisor(plan->file);
     supervisor.settings = *plan->settings;
     *plan->settings = (struct settings){0};
-    int status = run(&supervisor, plan->migrates_first);
+    int status = run(&supervisor, plan->migrates);
     cleanup(&supervisor);
     return status;
 }

@@ -23,7 +23,7 @@
 struct supervisor_plan {
     const char *file;          /* the configuration's, read again on SIGHUP */
     struct settings *settings; /* taken over, also on failure */
-    bool migrates_first;
+    bool migrates;             /* brings the schema up, beside serving */
 };
 
 /* SIGHUP and SIGUSR2 wait until the service can hear them. As early as possible: they would end the

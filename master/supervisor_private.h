@@ -18,17 +18,19 @@ struct supervisor {
     const char *file;
     struct settings settings; /* owned until staffing takes them over */
     struct run_directory run_directory;
-    struct listener_set listeners;              /* owned */
-    struct scoreboard *scoreboard;              /* owned */
-    int scoreboard_fd;                          /* owned */
-    int outbox_wake_fd;                         /* owned */
-    sd_event *event;                            /* owned */
-    struct staffing *staffing;                  /* owned */
-    struct service_notice *notice;              /* owned */
-    struct admin_socket *admin;                 /* owned */
-    sd_event_source *upgrade;                   /* owned; off unless one is asked for */
-    sd_event_source *reload;                    /* owned; off unless one is owed */
-    uint64_t started_at_us;                     /* CLOCK_REALTIME */
+    struct listener_set listeners;          /* owned */
+    struct scoreboard *scoreboard;          /* owned */
+    int scoreboard_fd;                      /* owned */
+    int outbox_wake_fd;                     /* owned */
+    sd_event *event;                        /* owned */
+    struct staffing *staffing;              /* owned */
+    struct service_notice *notice;          /* owned */
+    struct admin_socket *admin;             /* owned */
+    sd_event_source *upgrade;               /* owned; off unless one is asked for */
+    sd_event_source *reload;                /* owned; off unless one is owed */
+    struct supervisor_migration *migration; /* owned: until the schema is up; NULL: not asked for */
+    int exit_status;                        /* after a stop */
+    uint64_t started_at_us;                 /* CLOCK_REALTIME */
     struct settings_complaints reload_warnings; /* owned: of the reload that is under way */
     struct settings next_settings;              /* owned: while eventd is asked about them */
     struct kafka_check *kafka_check;            /* owned: likewise */
@@ -50,6 +52,17 @@ MUST_CHECK int supervisor_requests_take_signals(struct supervisor *supervisor);
 
 /* The new program is in place: the reload that makes the upgrade whole. */
 void supervisor_requests_finish_upgrade(struct supervisor *supervisor);
+
+/* As SIGTERM does. */
+void supervisor_requests_stop(struct supervisor *supervisor);
+
+/* ---- supervisor_migration.c ---- */
+
+/* Once staffing is there. A failure that does not pass stops the service, with the child's status.
+ */
+MUST_CHECK int supervisor_migration_begin(struct supervisor *supervisor);
+/* What is not committed is rolled back. None under way is fine. */
+void supervisor_migration_end(struct supervisor *supervisor);
 
 /* ---- supervisor_reload.c ---- */
 

@@ -24,12 +24,20 @@ static void announce_stop(struct supervisor *supervisor)
     static const Userd__Ipc__AdminRequest__Kind overtaken[] = {
         USERD__IPC__ADMIN_REQUEST__KIND__RELOAD, USERD__IPC__ADMIN_REQUEST__KIND__UPGRADE};
     supervisor_reload_forget(supervisor);
+    supervisor_migration_end(supervisor);
     supervisor->owes_reload = false;
     supervisor->owes_upgrade = false;
     service_notice_stopping(supervisor->notice);
     for (size_t i = 0; i < ARRAY_LENGTH(overtaken); i++)
         admin_socket_conclude(supervisor->admin, overtaken[i], "userd is stopping", NULL);
     listener_set_close(&supervisor->listeners);
+}
+
+void supervisor_requests_stop(struct supervisor *supervisor)
+{
+    enum lifecycle_action action = staffing_ask(supervisor->staffing, LIFECYCLE_STOP_SIGNALLED);
+    if (action == LIFECYCLE_BEGIN_STOP)
+        announce_stop(supervisor);
 }
 
 static int on_stop_signal(

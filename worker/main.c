@@ -10,10 +10,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "common/process_link.h"
 #include "common/process_protocol.h"
 #include "worker/user/schema_command.h"
 #include "worker/worker_process.h"
+
+/* A master that serves meanwhile hears how it ended; one that waits for our end does not mind. */
+static void tell_end(struct process_link *link, int status)
+{
+    Userd__Ipc__MigrationEnd end = USERD__IPC__MIGRATION_END__INIT;
+    Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
+    end.exit_status = (uint32_t)status;
+    frame.body_case = USERD__IPC__FRAME__BODY_MIGRATION_END;
+    frame.migration_end = &end;
+    if (process_link_send(link, &frame) < 0)
+        log_debug("end of the migration not told status=%d", status);
+}
 
 static int run_migrate(int argument_count, char **arguments)
 {
@@ -22,6 +35,7 @@ static int run_migrate(int argument_count, char **arguments)
     if (process_link_open(&link, PROCESS_ROLE_MIGRATE, &handlers, NULL) < 0)
         return EXIT_FAILURE;
     int status = schema_command(&link, argument_count, arguments);
+    tell_end(&link, status);
     process_link_close(&link);
     return status;
 }

@@ -126,8 +126,8 @@ void when_userd_starts(struct test_userd *userd)
     static const char *const environment[] = {"DB_URL", "KAFKA_BOOTSTRAP_SERVERS", NULL};
     char limit[32];
     (void)snprintf(limit, sizeof(limit), "--nofile=%d", userd->descriptor_limit);
-    const char *const argv[] = {
-        "/usr/bin/prlimit", limit, userd->program, "run", "-c", userd->config_path, NULL};
+    const char *const argv[] = {"/usr/bin/prlimit", limit, userd->program, "run", "-c",
+        userd->config_path, userd->runs_migration ? "--migrate" : NULL, NULL};
     char path[128];
     (void)snprintf(path, sizeof(path), "%s/run/listeners", userd->directory);
     (void)unlink(path);
@@ -206,6 +206,7 @@ void given_userd(struct test_userd *userd, const struct test_userd_options *opti
     cr_assert(mkdtemp(userd->directory) != NULL, "no temporary directory");
     userd->workers = options->workers > 0 ? options->workers : 1;
     userd->descriptor_limit = options->descriptor_limit;
+    userd->runs_migration = options->runs_migration;
     (void)snprintf(
         userd->config_path, sizeof(userd->config_path), "%s/userd.conf", userd->directory);
     (void)snprintf(userd->log_path, sizeof(userd->log_path), "%s/userd.log", userd->directory);

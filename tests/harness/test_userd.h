@@ -39,6 +39,7 @@ struct test_userd_options {
     bool has_own_cluster;     /* a PostgreSQL of its own, that can go away */
     bool skips_migration;     /* the test does it, or does not */
     bool skips_start;         /* everything but `userd run` */
+    bool runs_migration;      /* `userd run --migrate` */
     bool has_own_programs;    /* copies in directory/bin, which the test may replace */
     int descriptor_limit;     /* of each of the programs; 0: ours */
     const char *top_settings; /* lines of userd.conf; NULL: none */
@@ -59,6 +60,7 @@ struct test_userd {
     int gateway_port;
     int post_port;
     bool is_started;
+    bool runs_migration;
     struct test_database database;
     struct test_broker broker;
     struct test_process master;

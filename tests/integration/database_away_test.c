@@ -75,6 +75,42 @@ Test(database_away, without_its_schema_is_not_served)
     then_health_becomes(&userd, TEST_HEALTH_SERVING);
 }
 
+/* `userd run --migrate`: served from the first moment, and migrated when the database comes. */
+Test(database_away, is_migrated_when_it_comes)
+{
+    static const struct test_userd_options options = {.has_own_cluster = true,
+        .skips_migration = true,
+        .skips_start = true,
+        .runs_migration = true};
+    static const char *const status_words[] = {"status", NULL};
+    char *output = NULL;
+    given_userd(&userd, &options);
+    test_database_stop_cluster(&userd.database);
+    when_userd_starts(&userd);
+    then_calls_are_unavailable();
+    cr_assert_eq(when_userd_is_told(&userd, status_words, &output), 0, "%s", output);
+    free(output);
+    test_database_start_cluster(&userd.database);
+    then_health_becomes(&userd, TEST_HEALTH_SERVING);
+    then_database_says(&userd, "SELECT to_regclass('outbox') IS NOT NULL", "t");
+    then_log_says(&userd, "schema is up to date");
+}
+
+Test(database_away, that_cannot_be_migrated_ends_userd)
+{
+    static const struct test_userd_options options = {
+        .skips_migration = true, .skips_start = true, .runs_migration = true};
+    given_userd(&userd, &options);
+    test_database_execute(
+        &userd.database, "CREATE TABLE \"user\" (id integer, name text, id_auth bigint)");
+    when_userd_starts(&userd);
+    cr_assert_eq(test_process_wait(&userd.master, TEST_TIMEOUT_MS), 1);
+    userd.is_started = false;
+    test_rpc_close(&userd.gateway);
+    test_rpc_close(&userd.post);
+    then_log_says(&userd, "id_auth is bigint, expected integer");
+}
+
 Test(database_away, does_not_keep_userd_from_stopping)
 {
     given_service(true, true);

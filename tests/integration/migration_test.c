@@ -165,6 +165,180 @@ Test(migration, refuses_a_database_of_another_revision)
     then_database_says(&userd, "SELECT to_regclass('outbox') IS NULL", "t");
 }
 
+/* `userd migrate WORD...` with a URL of another making in the place of the configured one. */
+static int migrate_at(const char *url, const char *const *words, char **ret_output)
+{
+    char text[1200];
+    const char *argv[12] = {TEST_USERD, "migrate"};
+    const char *const environment[] = {text, "KAFKA_BOOTSTRAP_SERVERS", NULL};
+    size_t count = 2;
+    while (*words != NULL)
+        argv[count++] = *words++;
+    argv[count++] = "-c";
+    argv[count++] = userd.config_path;
+    (void)snprintf(text, sizeof(text), "DB_URL=%s", url);
+    return test_process_run(argv, environment, userd.directory, ret_output);
+}
+
+/* `from` in the place of which `to` stands in the database's URL. */
+static void given_url(const char *from, const char *to, char ret_url[1024])
+{
+    const char *place = strstr(userd.database.url, from);
+    cr_assert(place != NULL, "no %s in the URL", from);
+    (void)snprintf(ret_url, 1024, "%.*s%s%s", (int)(place - userd.database.url), userd.database.url,
+        to, place + strlen(from));
+}
+
+static void then_ends_at_once(const char *url, const char *expected)
+{
+    static const char *const directions[] = {"up", "down", "status"};
+    for (size_t i = 0; i < ARRAY_LENGTH(directions); i++) {
+        const char *const words[] = {directions[i], "--timeout", "0", NULL};
+        char *output = NULL;
+        int status = migrate_at(url, words, &output);
+        cr_assert_eq(status, 69, "migrate %s ended with %d: %s", directions[i], status, output);
+        cr_assert(strstr(output, expected) != NULL, "%s", output);
+        free(output);
+    }
+}
+
+Test(migration, ends_at_once_with_a_wrong_password)
+{
+    char url[1024];
+    given_url("postgresql://userd:", "postgresql://userd:wrong-", url);
+    then_ends_at_once(url, "28P01");
+}
+
+Test(migration, ends_at_once_without_its_database)
+{
+    char url[1024];
+    given_url(userd.database.name, "no_such_database", url);
+    then_ends_at_once(url, "no_such_database");
+}
+
+Test(migration, ends_at_once_with_a_parameter_that_the_server_refuses)
+{
+    char url[1024];
+    (void)snprintf(url, sizeof(url), "%s?options=-c%%20no_such_parameter%%3D1", userd.database.url);
+    then_ends_at_once(url, "no_such_parameter");
+}
+
+Test(migration, ends_when_its_time_is_over)
+{
+    const char *const words[] = {"up", "--timeout", "1", NULL};
+    char *output = NULL;
+    int status = migrate_at("postgresql://nobody@127.0.0.1:1/nothing", words, &output);
+    cr_assert_eq(status, 69, "ended with %d: %s", status, output);
+    cr_assert(strstr(output, "refused") != NULL, "%s", output);
+    free(output);
+}
+
+Test(migration, says_whom_it_waits_for_and_does_not_wait_for_ever)
+{
+    const char *const words[] = {"up", "--timeout", "4", NULL};
+    char *output = NULL;
+    test_database_execute(&userd.database, legacy_database);
+    PGconn *holder = test_database_connect(&userd.database);
+    PQclear(PQexec(holder, "SET application_name = 'a-nuisance'"));
+    PQclear(PQexec(holder, "BEGIN; LOCK TABLE \"user\" IN ACCESS SHARE MODE; SELECT 1"));
+    PQclear(PQexec(holder, "LOCK TABLE \"user\" IN ROW EXCLUSIVE MODE"));
+    int status = migrate_at(userd.database.url, words, &output);
+    cr_assert_eq(status, 69, "ended with %d: %s", status, output);
+    cr_assert(strstr(output, "a-nuisance pid ") != NULL, "%s", output);
+    free(output);
+    then_database_says(&userd, "SELECT to_regclass('outbox') IS NULL", "t");
+    PQfinish(holder);
+    then_migrates("up", NULL);
+}
+
+Test(migration, down_takes_back_all_or_nothing)
+{
+    char *output = NULL;
+    then_migrates("up", NULL);
+    test_database_execute(
+        &userd.database, "INSERT INTO outbox (destination, id_auth) VALUES (1, 17)");
+    char *before = test_database_value(&userd.database, "SELECT count(*) FROM schema_migration");
+    int status = migrate("down", "9", &output);
+    cr_assert_eq(status, 1, "ended with %d: %s", status, output);
+    cr_assert(strstr(output, "claims_events") != NULL, "not which one: %s", output);
+    free(output);
+    then_database_says(&userd, "SELECT count(*) FROM schema_migration", before);
+    then_database_says(&userd,
+        "SELECT count(*) FROM pg_attribute WHERE attrelid = 'outbox'::regclass"
+        " AND attname = 'traceparent' AND NOT attisdropped",
+        "1");
+    free(before);
+}
+
+Test(migration, down_is_refused_while_a_worker_runs)
+{
+    char *output = NULL;
+    then_migrates("up", NULL);
+    when_userd_starts(&userd);
+    then_health_becomes(&userd, TEST_HEALTH_SERVING);
+    int status = migrate("down", "1", &output);
+    cr_assert_eq(status, 1, "ended with %d: %s", status, output);
+    cr_assert(strstr(output, "userd worker-1 pid ") != NULL, "not by whom: %s", output);
+    free(output);
+    then_migrates("up", NULL); /* which is not */
+    when_userd_stops(&userd);
+    then_migrates("down", "1");
+}
+
+static void then_is_refused_with(const char *const *expected)
+{
+    char *output = NULL;
+    int status = migrate("up", NULL, &output);
+    cr_assert_eq(status, 1, "ended with %d: %s", status, output);
+    for (; *expected != NULL; expected++)
+        cr_assert(strstr(output, *expected) != NULL, "not \"%s\": %s", *expected, output);
+    free(output);
+    then_database_says(&userd, "SELECT to_regclass('username_claim') IS NULL", "t");
+}
+
+Test(migration, refuses_tables_of_another_shape_and_says_what_differs)
+{
+    static const char *const expected[] = {"\"user\".id_auth is bigint, expected integer",
+        "\"user\".id_auth is not UNIQUE", "\"user\".username is not there",
+        "\"user\".email is NOT NULL without a default", "\"user\".id has no default", NULL};
+    test_database_execute(&userd.database,
+        "CREATE TABLE \"user\" (id integer PRIMARY KEY, id_auth bigint NOT NULL,"
+        " email text NOT NULL)");
+    then_is_refused_with(expected);
+}
+
+Test(migration, refuses_a_view_and_a_list_of_migrations_that_is_not_ours)
+{
+    static const char *const expected[] = {"schema_migration.name is not there", NULL};
+    static const char *const expected_of_view[] = {"\"user\" is not a table", NULL};
+    test_database_execute(
+        &userd.database, "CREATE TABLE schema_migration (version integer NOT NULL)");
+    then_is_refused_with(expected);
+    test_database_execute(
+        &userd.database, "DROP TABLE schema_migration; CREATE VIEW \"user\" AS SELECT 1 AS id");
+    then_is_refused_with(expected_of_view);
+}
+
+Test(migration, dry_run_says_what_it_would_do_and_does_not_do_it)
+{
+    static const char *const words[] = {"up", "--dry-run", NULL};
+    char *output = NULL;
+    test_database_execute(&userd.database, legacy_database);
+    int status = migrate_at(userd.database.url, words, &output);
+    cr_assert_eq(status, 0, "ended with %d: %s", status, output);
+    cr_assert(strstr(output, "would apply 2 0002_claims_events") != NULL, "%s", output);
+    free(output);
+    then_database_says(&userd,
+        "SELECT count(*) FROM pg_class WHERE relname IN ('outbox', 'schema_migration')", "0");
+    /* What would not work is found out. */
+    test_database_execute(&userd.database, "CREATE TABLE outbox (id integer)");
+    status = migrate_at(userd.database.url, words, &output);
+    cr_assert_eq(status, 1, "ended with %d: %s", status, output);
+    cr_assert(strstr(output, "0002_claims_events: relation \"outbox\" already exists") != NULL,
+        "%s", output);
+    free(output);
+}
+
 Test(migration, by_two_at_once_is_done_once)
 {
     static const char *const environment[] = {"DB_URL", "KAFKA_BOOTSTRAP_SERVERS", NULL};

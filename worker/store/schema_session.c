@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/monotonic_clock.h"
 
@@ -13,17 +14,23 @@ struct schema_session {
     sd_event *event;                  /* owned */
     struct db_connection *connection; /* owned */
     struct db_request request;
+    uint64_t deadline_us; /* of waiting, CLOCK_MONOTONIC; 0: none */
     bool is_answered;
+    bool is_refused; /* the last attempt to connect, for good */
     enum db_outcome outcome;
     PGresult *result; /* owned: of the last step */
     char error[512];
+    char sqlstate[6];
 };
 
-/* Work that goes through whole tables may do so in one sweep. */
-static const struct db_statement allow_scans = {
-    .sql = "SELECT set_config('enable_seqscan', 'on', false)", .is_plain = true};
-
-static const struct db_statement *const session_checks[] = {&allow_scans, NULL};
+/* Work that goes through whole tables may do so in one sweep. A lock that is not to be had soon is
+ * tried for anew: whoever waits for one keeps others from the table. */
+static const struct db_statement set_up = {
+    .sql = "SELECT set_config('enable_seqscan', 'on', false),"
+           " set_config('lock_timeout', '2000', false)",
+    .is_plain = true,
+};
+static const struct db_statement *const session_checks[] = {&set_up, NULL};
 
 /* Everything here is sent once: nothing is worth preparing. */
 static const struct db_statement *const no_statements[] = {NULL};
@@ -39,6 +46,14 @@ static void on_answer(struct db_request *request, const struct db_answer *answer
     else
         (void)snprintf(session->error, sizeof(session->error), "%s%s%s", answer->message,
             answer->sqlstate[0] ? " sqlstate=" : "", answer->sqlstate);
+    memcpy(session->sqlstate, answer->sqlstate, sizeof(session->sqlstate));
+}
+
+static void on_attempt_failed(const char *reason, bool is_final, void *userdata)
+{
+    struct schema_session *session = userdata;
+    (void)snprintf(session->error, sizeof(session->error), "%s", reason);
+    session->is_refused = is_final;
 }
 
 static int run_loop(struct schema_session *session, uint64_t timeout_us)
@@ -52,13 +67,15 @@ static int run_loop(struct schema_session *session, uint64_t timeout_us)
     return sd_event_get_exit_code(session->event, &status) >= 0 ? -EINTR : 0;
 }
 
-int schema_session_new(
-    sd_event *event, const struct settings *settings, struct schema_session **ret_session)
+int schema_session_new(sd_event *event, const struct settings *settings, int64_t timeout_ms,
+    struct schema_session **ret_session)
 {
     struct schema_session *session = calloc(1, sizeof(*session));
     if (!session)
         return -ENOMEM;
     session->event = sd_event_ref(event);
+    if (timeout_ms > 0)
+        session->deadline_us = monotonic_clock_us() + (uint64_t)timeout_ms * 1000;
     const struct db_options options = {
         .url = settings->database.url,
         .application = "userd migrate",
@@ -66,7 +83,7 @@ int schema_session_new(
         .statement_timeout_ms = STATEMENT_TIMEOUT_MS,
         .session_checks = session_checks,
     };
-    const struct db_connection_handlers handlers = {0};
+    const struct db_connection_handlers handlers = {.on_attempt_failed = on_attempt_failed};
     int error =
         db_connection_new(event, &options, no_statements, &handlers, session, &session->connection);
     if (error < 0) {
@@ -93,12 +110,34 @@ void schema_session_freep(struct schema_session **session)
     *session = schema_session_free(*session);
 }
 
+static uint64_t time_left_us(const struct schema_session *session)
+{
+    uint64_t now_us = monotonic_clock_us();
+    if (session->deadline_us == 0)
+        return UINT64_MAX;
+    return session->deadline_us > now_us ? session->deadline_us - now_us : 0;
+}
+
+bool schema_session_has_time(const struct schema_session *session)
+{
+    return time_left_us(session) > 0;
+}
+
 int schema_session_await(struct schema_session *session)
 {
-    int error = 0;
-    while (error == 0 && !db_connection_is_ready(session->connection))
-        error = run_loop(session, UINT64_MAX);
-    return error;
+    session->is_refused = false;
+    (void)snprintf(session->error, sizeof(session->error), "no answer from the database");
+    while (!db_connection_is_ready(session->connection)) {
+        uint64_t left_us = time_left_us(session);
+        if (left_us == 0)
+            return -ETIMEDOUT;
+        int error = run_loop(session, left_us);
+        if (error < 0)
+            return error;
+        if (session->is_refused)
+            return -EACCES;
+    }
+    return 0;
 }
 
 int schema_session_run(struct schema_session *session, const struct db_step *steps,
@@ -128,6 +167,16 @@ int schema_session_run(struct schema_session *session, const struct db_step *ste
 const char *schema_session_error(const struct schema_session *session)
 {
     return session->error;
+}
+
+const char *schema_session_sqlstate(const struct schema_session *session)
+{
+    return session->sqlstate;
+}
+
+const struct db_backend *schema_session_backend(const struct schema_session *session)
+{
+    return db_connection_backend(session->connection);
 }
 
 int schema_session_sleep(struct schema_session *session, unsigned int delay_ms)

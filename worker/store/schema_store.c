@@ -5,19 +5,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Any number will do, as long as it is this one in every version of userd. */
-#define LOCK_KEY "7310579"
+#include "worker/store/schema_version.h"
 
-static const struct db_statement try_lock = {
-    .sql = "SELECT pg_try_advisory_lock(" LOCK_KEY ")", .is_plain = true};
-static const struct db_statement find_holder = {
-    .sql = "SELECT format('%s pid %s from %s', coalesce(nullif(a.application_name, ''), 'unnamed'),"
-           " l.pid, coalesce(host(a.client_addr), 'a local socket'))"
-           " FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)"
-           " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
-           " AND l.classid = 0 AND l.objid = " LOCK_KEY
-           " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-    .is_plain = true,
+/* Any number will do, as long as it is this one in every version of userd. */
+#define MIGRATION_LOCK "7310579"
+
+#define TRY_LOCK(key) "SELECT pg_try_advisory_lock(" key ")"
+#define FIND_HOLDER(key)                                                     \
+    "SELECT string_agg(format('%s pid %s from %s',"                          \
+    " coalesce(nullif(a.application_name, ''), 'unnamed'), l.pid,"           \
+    " coalesce(host(a.client_addr), 'a local socket')), ', ')"               \
+    " FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)"              \
+    " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"        \
+    " AND l.classid = 0 AND l.objid = " key " AND l.pid <> pg_backend_pid()" \
+    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+
+static const struct db_statement try_lock[] = {
+    [SCHEMA_LOCK_MIGRATION] = {.sql = TRY_LOCK(MIGRATION_LOCK), .is_plain = true},
+    [SCHEMA_LOCK_USE] = {.sql = TRY_LOCK(SCHEMA_USE_LOCK), .is_plain = true},
+};
+static const struct db_statement find_holder[] = {
+    [SCHEMA_LOCK_MIGRATION] = {.sql = FIND_HOLDER(MIGRATION_LOCK), .is_plain = true},
+    [SCHEMA_LOCK_USE] = {.sql = FIND_HOLDER(SCHEMA_USE_LOCK), .is_plain = true},
 };
 static const struct db_statement create_table = {
     .sql = "CREATE TABLE IF NOT EXISTS schema_migration ("
@@ -47,8 +56,31 @@ static const struct db_statement insert_row = {
            " VALUES ($1, $2, encode(sha256(convert_to($3, 'UTF8')), 'hex'))",
     .is_plain = true,
 };
-static const struct db_statement delete_row = {
-    .sql = "DELETE FROM schema_migration WHERE version = $1", .is_plain = true};
+/* Several files, and which of them failed. */
+static const struct db_statement set_scripts = {
+    .sql = "SELECT set_config('userd.scripts', to_json($1::text[])::text, true),"
+           " set_config('userd.names', to_json($2::text[])::text, true)",
+    .is_plain = true,
+};
+#define RUN_SCRIPTS                                                                  \
+    "DO $do$ DECLARE script record; BEGIN"                                           \
+    " FOR script IN SELECT s.value AS content, n.value AS name"                      \
+    "  FROM json_array_elements_text(current_setting('userd.scripts')::json)"        \
+    "  WITH ORDINALITY AS s (value, number)"                                         \
+    "  JOIN json_array_elements_text(current_setting('userd.names')::json)"          \
+    "  WITH ORDINALITY AS n (value, number) USING (number) ORDER BY number"          \
+    " LOOP BEGIN EXECUTE script.content;"                                            \
+    "  EXCEPTION WHEN OTHERS THEN"                                                   \
+    "   RAISE EXCEPTION '%: %', script.name, SQLERRM USING ERRCODE = SQLSTATE; END;" \
+    " END LOOP;"
+#define REHEARSED "UD000" /* SQLSTATE: all went well, and is rolled back */
+static const struct db_statement run_scripts = {.sql = RUN_SCRIPTS " END $do$", .is_plain = true};
+static const struct db_statement rehearse_scripts = {
+    .sql = RUN_SCRIPTS " RAISE EXCEPTION 'rehearsed' USING ERRCODE = '" REHEARSED "'; END $do$",
+    .is_plain = true,
+};
+static const struct db_statement delete_rows = {
+    .sql = "DELETE FROM schema_migration WHERE version = ANY ($1::int4[])", .is_plain = true};
 
 static int run_one(struct schema_session *session, const struct db_statement *statement,
     const struct db_parameters *parameters, PGresult **ret_result)
@@ -64,21 +96,21 @@ static void copy_text(const PGresult *result, int row, int column, char *target,
         target, size, "%.*s", PQgetlength(result, row, column), PQgetvalue(result, row, column));
 }
 
-int schema_store_try_lock(
-    struct schema_session *session, bool *ret_is_locked, char *holder, size_t holder_size)
+int schema_store_try_lock(struct schema_session *session, enum schema_lock lock,
+    bool *ret_is_locked, char *holder, size_t holder_size)
 {
     PGresult *result = NULL;
-    int error = run_one(session, &try_lock, NULL, &result);
+    int error = run_one(session, &try_lock[lock], NULL, &result);
     if (error < 0)
         return error;
     *ret_is_locked = db_result_bool(result, 0, 0);
     PQclear(result);
     if (*ret_is_locked)
         return 0;
-    error = run_one(session, &find_holder, NULL, &result);
+    error = run_one(session, &find_holder[lock], NULL, &result);
     if (error < 0)
         return error;
-    if (PQntuples(result) > 0)
+    if (!db_result_is_null(result, 0, 0))
         copy_text(result, 0, 0, holder, holder_size);
     else
         (void)snprintf(holder, holder_size, "nobody any more");
@@ -154,13 +186,43 @@ int schema_store_apply(struct schema_session *session, const struct schema_migra
     return schema_session_run(session, steps, ARRAY_LENGTH(steps), NULL);
 }
 
-int schema_store_take_back(struct schema_session *session, const struct schema_migration *migration)
+static void add_scripts(struct db_parameters *parameters,
+    const struct schema_migration *const *migrations, size_t count, bool is_up)
 {
-    struct db_parameters script CLEANUP(db_parameters_cleanup) = {0};
-    struct db_parameters row CLEANUP(db_parameters_cleanup) = {0};
-    db_parameters_add_text(&script, migration->down, strlen(migration->down));
-    db_parameters_add_int4(&row, migration->version);
+    db_parameters_array_begin(parameters, DB_ELEMENT_TEXT);
+    for (size_t i = 0; i < count; i++) {
+        const char *script = is_up ? migrations[i]->up : migrations[i]->down;
+        db_parameters_array_bytes(parameters, script, strlen(script));
+    }
+    db_parameters_array_end(parameters);
+    db_parameters_array_begin(parameters, DB_ELEMENT_TEXT);
+    for (size_t i = 0; i < count; i++)
+        db_parameters_array_bytes(parameters, migrations[i]->name, strlen(migrations[i]->name));
+    db_parameters_array_end(parameters);
+}
+
+int schema_store_take_back(
+    struct schema_session *session, const struct schema_migration *const *migrations, size_t count)
+{
+    struct db_parameters scripts CLEANUP(db_parameters_cleanup) = {0};
+    struct db_parameters rows CLEANUP(db_parameters_cleanup) = {0};
+    add_scripts(&scripts, migrations, count, false);
+    db_parameters_array_begin(&rows, DB_ELEMENT_INT4);
+    for (size_t i = 0; i < count; i++)
+        db_parameters_array_int4(&rows, migrations[i]->version);
+    db_parameters_array_end(&rows);
     const struct db_step steps[] = {
-        {&set_script, &script}, {&run_script, NULL}, {&delete_row, &row}};
+        {&set_scripts, &scripts}, {&run_scripts, NULL}, {&delete_rows, &rows}};
     return schema_session_run(session, steps, ARRAY_LENGTH(steps), NULL);
+}
+
+int schema_store_rehearse(
+    struct schema_session *session, const struct schema_migration *const *migrations, size_t count)
+{
+    struct db_parameters scripts CLEANUP(db_parameters_cleanup) = {0};
+    add_scripts(&scripts, migrations, count, true);
+    const struct db_step steps[] = {{&set_scripts, &scripts}, {&rehearse_scripts, NULL}};
+    int error = schema_session_run(session, steps, ARRAY_LENGTH(steps), NULL);
+    bool has_worked = error == -EBADMSG && strcmp(schema_session_sqlstate(session), REHEARSED) == 0;
+    return has_worked ? 0 : error;
 }

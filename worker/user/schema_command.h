@@ -1,8 +1,8 @@
-/* `userd migrate up | down [N] | status`, as the program userd-worker runs it.
+/* `userd migrate up [--dry-run] | down [N] | status`, as the program userd-worker runs it.
  *
- * Waits for the database for as long as it takes, and for another migration that is running for at
- * most a minute. Each migration is one transaction; a migration that was applied and has changed
- * since is refused. After `up` the users of the legacy service get the claims to their names.
+ * Waits for the database, for another migration and for locks until --timeout SECONDS are over (60;
+ * 0: for as long as it takes), and not at all for what does not pass by itself: a wrong password, a
+ * missing database, a bad parameter. A migration that was applied and has changed since is refused.
  */
 #ifndef USERD_WORKER_USER_SCHEMA_COMMAND_H
 #define USERD_WORKER_USER_SCHEMA_COMMAND_H
