@@ -25,6 +25,7 @@ libnghttp2-dev           | /usr/include/nghttp2/nghttp2.h                  | bui
 python3                  | /usr/bin/python3                                | build
 postgresql-15            | /usr/lib/postgresql/15/bin/initdb               | run
 postgresql-client-15     | /usr/lib/postgresql/15/bin/psql                 | run
+pgbouncer                | /usr/sbin/pgbouncer                             | run
 kcat                     | kcat                                            | run
 python3-grpcio           | /usr/lib/python3/dist-packages/grpc/__init__.py | run
 python3-protobuf         | /usr/lib/python3/dist-packages/google/protobuf/__init__.py | run
