@@ -108,7 +108,8 @@ void settings_transfer_free(Userd__Ipc__Start *start)
     free(packed);
 }
 
-/* The packed bytes (the caller's to wipe and free): what is the same is sent as the same. */
+/* The packed bytes (the caller's to wipe and free): what is the same is sent as the same, but for
+ * the lines of the file, which a comment above moves. */
 static int pack_bytes(const struct settings *settings, enum setting_audience audience,
     uint8_t **ret_bytes, size_t *ret_size)
 {
@@ -116,6 +117,8 @@ static int pack_bytes(const struct settings *settings, enum setting_audience aud
     int result = settings_transfer_pack(settings, audience, 0, 0, &start);
     if (result < 0)
         return result;
+    for (size_t i = 0; i < start->n_kafka_options; i++)
+        start->kafka_options[i]->line = 0;
     *ret_size = userd__ipc__start__get_packed_size(start);
     *ret_bytes = malloc(*ret_size + 1); /* never empty: NULL is a failure */
     if (*ret_bytes != NULL)

@@ -1,5 +1,3 @@
-#include "master/child_table.h"
-
 #include <assert.h>
 #include <errno.h>
 #include <signal.h>
@@ -15,34 +13,14 @@
 #include "common/settings_transfer.h"
 #include "master/child_process.h"
 #include "master/child_program.h"
+#include "master/child_table_private.h"
+#include "master/kafka_files.h"
 #include "master/respawn_policy.h"
 
 #define START_TIMEOUT_MS  60000 /* from exec to READY; the database and Kafka are not waited for */
 #define LEAVE_TIMEOUT_MS  1000  /* over the time given by Drain, or after the channel's end */
 #define TIMER_ACCURACY_US 10000
 #define PEER_NAME_SIZE    32
-
-struct child {
-    struct child_table *table;
-    uint32_t slot;
-    enum process_state state;
-    pid_t pid;
-    uint32_t generation;
-    uint64_t ready_at_us; /* 0: never */
-    bool was_asked;
-    bool knows_stop; /* and that the whole service stops */
-    struct child_program_identity program;
-    struct ipc_channel *control; /* owned; NULL after its end */
-    sd_event_source *deadline;   /* owned; kills when it fires */
-};
-
-struct child_table {
-    struct child_table_options options;
-    const struct child_table_handlers *handlers;
-    void *userdata;
-    sd_event_source *reaper; /* owned */
-    struct child children[SCOREBOARD_SLOTS];
-};
 
 enum child_role child_table_role(uint32_t slot)
 {
@@ -71,9 +49,7 @@ static int on_deadline(sd_event_source *source, uint64_t time_us, void *userdata
     return 0;
 }
 
-/* A child without a deadline would be waited for without end: when none can be set it is killed
- * now. */
-static void set_deadline(struct child *child, uint64_t timeout_ms)
+void child_table_set_deadline(struct child *child, uint64_t timeout_ms)
 {
     child->deadline = sd_event_source_disable_unref(child->deadline);
     int result = sd_event_add_time_relative(child->table->options.event, &child->deadline,
@@ -117,7 +93,7 @@ static void on_closed(struct ipc_channel *channel, int error, void *userdata)
         log_warn("child channel broke role=%s slot=%u pid=%d error=\"%s\"", role_name(child),
             child->slot, (int)child->pid, strerror(-error));
     child->state = PROCESS_DRAINING;
-    set_deadline(child, LEAVE_TIMEOUT_MS);
+    child_table_set_deadline(child, LEAVE_TIMEOUT_MS);
 }
 
 static const struct ipc_channel_handlers channel_handlers = {
@@ -297,7 +273,7 @@ static int send_start(struct child *child, const struct settings *settings)
     return result;
 }
 
-static int open_control(struct child *child, int control_fd)
+int child_table_open_control(struct child *child, int control_fd)
 {
     char peer[PEER_NAME_SIZE];
     (void)snprintf(peer, sizeof(peer), "%s-%u", role_name(child), child->slot);
@@ -314,12 +290,14 @@ int child_table_start(
 
     scoreboard_reset_slot(table->options.scoreboard, slot);
     child->generation = generation;
+    /* as the program: replaced in between, they count as older than they are */
+    child->files = child_table_role(slot) == CHILD_EVENTD ? kafka_files_fingerprint(settings) : 0;
     int control_fd = -1;
     int result = run_program(child, &control_fd);
     if (result < 0)
         return result;
     child->state = PROCESS_STARTING;
-    result = open_control(child, control_fd);
+    result = child_table_open_control(child, control_fd);
     if (result == 0)
         result = send_start(child, settings);
     if (result < 0) {
@@ -329,7 +307,7 @@ int child_table_start(
         empty_slot(child);
         return result;
     }
-    set_deadline(child, START_TIMEOUT_MS);
+    child_table_set_deadline(child, START_TIMEOUT_MS);
     log_info("child started role=%s slot=%u pid=%d generation=%u", role_name(child), slot,
         (int)child->pid, generation);
     return 0;
@@ -379,7 +357,7 @@ void child_table_drain(
         child_table_kill(table, slot);
         return;
     }
-    set_deadline(child, (uint64_t)timeout_ms + LEAVE_TIMEOUT_MS);
+    child_table_set_deadline(child, (uint64_t)timeout_ms + LEAVE_TIMEOUT_MS);
 }
 
 void child_table_kill(struct child_table *table, uint32_t slot)
@@ -436,52 +414,8 @@ bool child_table_runs_present_program(const struct child_table *table, uint32_t 
     return result == 0 && child_program_is_same(&child->program, &present);
 }
 
-bool child_table_save(
-    const struct child_table *table, uint32_t slot, Userd__Handover__Child *ret_saved)
+bool child_table_has_read(const struct child_table *table, uint32_t slot, uint64_t files)
 {
     const struct child *child = &table->children[slot];
-    if (child->state == PROCESS_ABSENT)
-        return false;
-    ret_saved->slot = slot;
-    ret_saved->pid = child->pid;
-    ret_saved->generation = child->generation;
-    ret_saved->state = child->state;
-    ret_saved->ready_at_us = child->ready_at_us;
-    ret_saved->was_asked = child->was_asked;
-    ret_saved->control_fd = child->control != NULL ? ipc_channel_fd(child->control) : -1;
-    ret_saved->deadline_us = 0;
-    if (child->deadline != NULL)
-        (void)sd_event_source_get_time(child->deadline, &ret_saved->deadline_us);
-    ret_saved->program->device = child->program.device;
-    ret_saved->program->inode = child->program.inode;
-    ret_saved->program->size = child->program.size;
-    ret_saved->program->modified_s = child->program.modified.tv_sec;
-    ret_saved->program->modified_ns = child->program.modified.tv_nsec;
-    return true;
-}
-
-int child_table_adopt(struct child_table *table, const Userd__Handover__Child *saved)
-{
-    int control_fd CLEANUP(fd_close) = saved->control_fd;
-    if (saved->slot >= SCOREBOARD_SLOTS || saved->pid <= 0 || saved->program == NULL ||
-        saved->state == PROCESS_ABSENT || saved->state > PROCESS_DRAINING)
-        return -EPROTO;
-    struct child *child = &table->children[saved->slot];
-    child->state = (enum process_state)saved->state;
-    child->pid = saved->pid;
-    child->generation = saved->generation;
-    child->ready_at_us = saved->ready_at_us;
-    child->was_asked = saved->was_asked;
-    child->program = (struct child_program_identity){
-        .device = saved->program->device,
-        .inode = saved->program->inode,
-        .size = saved->program->size,
-        .modified = {.tv_sec = saved->program->modified_s, .tv_nsec = saved->program->modified_ns},
-    };
-    if (saved->deadline_us != 0) {
-        uint64_t now_us = monotonic_clock_us();
-        uint64_t left_us = saved->deadline_us > now_us ? saved->deadline_us - now_us : 0;
-        set_deadline(child, left_us / MONOTONIC_CLOCK_US_PER_MS);
-    }
-    return control_fd < 0 ? 0 : open_control(child, fd_take(&control_fd));
+    return child->state == PROCESS_ABSENT || child->files == files;
 }

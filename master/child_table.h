@@ -80,6 +80,9 @@ bool child_table_save(
 MUST_CHECK int child_table_adopt(struct child_table *table, const Userd__Handover__Child *saved);
 /* False when its program was replaced on disk since it was started. */
 bool child_table_runs_present_program(const struct child_table *table, uint32_t slot);
+/* False when eventd was started before the files that kafka.options name became what they are:
+ * `files` is of kafka_files_fingerprint(). */
+bool child_table_has_read(const struct child_table *table, uint32_t slot, uint64_t files);
 size_t child_table_living(const struct child_table *table);
 
 #endif

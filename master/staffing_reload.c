@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/monotonic_clock.h"
 #include "common/settings_transfer.h"
+#include "master/kafka_files.h"
 #include "master/staffing_private.h"
 
 #define REASON_SIZE         160
@@ -43,7 +44,9 @@ static bool can_keep_eventd(const struct staffing *staffing)
     int result = settings_transfer_is_same(
         &staffing->settings, &staffing->next_settings, SETTING_FOR_EVENTD, &is_same);
     return result == 0 && is_same &&
-           child_table_runs_present_program(staffing->children, SCOREBOARD_SLOT_EVENTD);
+           child_table_runs_present_program(staffing->children, SCOREBOARD_SLOT_EVENTD) &&
+           child_table_has_read(staffing->children, SCOREBOARD_SLOT_EVENTD,
+               kafka_files_fingerprint(&staffing->next_settings));
 }
 
 /* Its end starts the new one; a respawn that waits is the new one already. */

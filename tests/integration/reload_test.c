@@ -193,6 +193,61 @@ Test(reload, refuses_a_property_that_eventd_would_not_start_with_by_line)
         only_child("userd-eventd") != eventd && only_child("userd-eventd") > 0, TEST_TIMEOUT_MS));
 }
 
+static size_t log_count(const char *text)
+{
+    char *log = test_file_read(userd.log_path, NULL);
+    size_t count = 0;
+    for (const char *found = strstr(log, text); found != NULL; found = strstr(found + 1, text))
+        count++;
+    free(log);
+    return count;
+}
+
+static void then_eventd_stays(void)
+{
+    size_t before = log_count("eventd stays reason=");
+    then_reload_works();
+    cr_assert_eq(log_count("eventd stays reason="), before + 1, "eventd was replaced");
+}
+
+static void then_eventd_is_replaced(void)
+{
+    size_t before = log_count("eventd replaced");
+    pid_t eventd = only_child("userd-eventd");
+    then_reload_works();
+    cr_assert_eq(log_count("eventd replaced"), before + 1, "eventd was not replaced");
+    bool is_another = TEST_WAIT_FOR(
+        only_child("userd-eventd") != eventd && only_child("userd-eventd") > 0, TEST_TIMEOUT_MS);
+    cr_assert(is_another, "there is no other eventd");
+}
+
+/* As a rotation does it: another file under the same name; or written in its place. */
+Test(reload, replaces_eventd_for_a_certificate_that_was_rotated_and_not_for_a_comment)
+{
+    given_service(true);
+    char path[128];
+    char next[128];
+    char option[256];
+    (void)snprintf(path, sizeof(path), "%s/ca.pem", userd.directory);
+    (void)snprintf(next, sizeof(next), "%s/ca.new", userd.directory);
+    (void)snprintf(
+        option, sizeof(option), "kafka = {\noptions = { ssl_ca_location = \"%s\"; };", path);
+    test_file_write(path, "first");
+    when_config_changes(&userd, "kafka = {", option);
+    then_eventd_is_replaced();
+    then_eventd_stays();
+    when_config_changes(&userd, "kafka = {", "// one\n// two\n\nkafka = {");
+    then_eventd_stays();
+
+    test_file_write(next, "other");
+    cr_assert_eq(rename(next, path), 0);
+    then_eventd_is_replaced();
+    then_eventd_stays();
+    test_file_write(path, "third");
+    then_eventd_is_replaced();
+    then_eventd_stays();
+}
+
 Test(reload, serves_on_while_an_eventd_that_hangs_is_asked)
 {
     const struct test_userd_options options = {.has_broker = true, .has_own_programs = true};
