@@ -8,8 +8,12 @@
 
 #define NONE UINT32_MAX
 
-/* A number is a count above its place: it finds its place by itself, and is never used twice. */
-#define PLACE_BITS 32
+/* A number is a count above its place: it finds its place by itself, and is not used again before
+ * the count has gone round. The count is never 0, and so neither is a number: that means a free
+ * place. */
+#define PLACE_BITS 24
+#define PLACE_MASK ((UINT64_C(1) << PLACE_BITS) - 1)
+#define COUNT_MASK ((UINT64_C(1) << (64 - PLACE_BITS)) - 1)
 
 struct passed_connections {
     struct passed_connection *places; /* owned */
@@ -24,7 +28,7 @@ int passed_connections_reserve(struct passed_connections *connections, size_t ca
 {
     if (capacity <= connections->capacity)
         return 0;
-    if (capacity >= NONE)
+    if (capacity > PLACE_MASK)
         return -EINVAL;
     struct passed_connection *places =
         reallocarray(connections->places, capacity, sizeof(*connections->places));
@@ -41,9 +45,11 @@ int passed_connections_new(size_t capacity, struct passed_connections **ret_conn
     if (connections == NULL)
         return -ENOMEM;
     connections->first_free = NONE;
-    /* Workers outlive a master that replaces itself, and may still answer for a number of its. The
-     * clock is ahead of any count: nobody passes a connection each microsecond. */
-    connections->count = monotonic_clock_us();
+    /* Workers outlive a master that replaces itself, and may still answer for a number of its.
+     * Where its count is not known the clock is ahead of it: nobody passes a connection each
+     * microsecond.
+     */
+    passed_connections_set_count(connections, monotonic_clock_us());
     int result = passed_connections_reserve(connections, capacity);
     if (result < 0) {
         (void)passed_connections_free(connections);
@@ -51,6 +57,16 @@ int passed_connections_new(size_t capacity, struct passed_connections **ret_conn
     }
     *ret_connections = connections;
     return 0;
+}
+
+uint64_t passed_connections_count(const struct passed_connections *connections)
+{
+    return connections->count;
+}
+
+void passed_connections_set_count(struct passed_connections *connections, uint64_t count)
+{
+    connections->count = count & COUNT_MASK;
 }
 
 struct passed_connections *passed_connections_free(struct passed_connections *connections)
@@ -63,6 +79,14 @@ struct passed_connections *passed_connections_free(struct passed_connections *co
     free(connections->places);
     free(connections);
     return NULL;
+}
+
+static uint64_t next_number(struct passed_connections *connections, uint32_t place)
+{
+    do {
+        connections->count = (connections->count + 1) & COUNT_MASK;
+    } while (connections->count == 0);
+    return connections->count << PLACE_BITS | place;
 }
 
 struct passed_connection *passed_connections_add(
@@ -81,16 +105,59 @@ struct passed_connection *passed_connections_add(
         .listener = listener,
         .arrangement = arrangement,
         .slot = PASSED_CONNECTION_NOBODY,
-        .number = ++connections->count << PLACE_BITS | place,
+        .number = next_number(connections, place),
     };
     connections->waiting++;
     return connection;
 }
 
+static void free_place(struct passed_connections *connections, uint32_t place)
+{
+    connections->places[place].number = 0;
+    connections->places[place].slot = connections->first_free;
+    connections->first_free = place;
+}
+
+/* Out of the list of those that were used and are free. */
+static void take_free_place(struct passed_connections *connections, uint32_t place)
+{
+    uint32_t *link = &connections->first_free;
+    while (*link != place && *link != NONE)
+        link = &connections->places[*link].slot;
+    if (*link == place)
+        *link = connections->places[place].slot;
+}
+
+int passed_connections_restore(
+    struct passed_connections *connections, const struct passed_connection *saved)
+{
+    uint32_t place = (uint32_t)(saved->number & PLACE_MASK);
+    if (saved->number == 0 || place >= connections->capacity)
+        return -EPROTO;
+    while (connections->used <= place)
+        free_place(connections, connections->used++);
+    struct passed_connection *connection = &connections->places[place];
+    if (connection->number != 0)
+        return -EEXIST;
+    take_free_place(connections, place);
+    *connection = *saved;
+    connections->waiting += saved->slot == PASSED_CONNECTION_NOBODY ? 1 : 0;
+    return 0;
+}
+
+const struct passed_connection *passed_connections_next(
+    const struct passed_connections *connections, const struct passed_connection *previous)
+{
+    uint32_t place = previous == NULL ? 0 : (uint32_t)(previous - connections->places) + 1;
+    while (place < connections->used && connections->places[place].number == 0)
+        place++;
+    return place < connections->used ? &connections->places[place] : NULL;
+}
+
 struct passed_connection *passed_connections_find(
     struct passed_connections *connections, uint64_t number)
 {
-    uint32_t place = (uint32_t)number; /* its lower half */
+    uint32_t place = (uint32_t)(number & PLACE_MASK);
     if (place >= connections->used || number == 0 || connections->places[place].number != number)
         return NULL;
     return &connections->places[place];
@@ -127,9 +194,7 @@ void passed_connections_remove(
 {
     connections->waiting -= connection->slot == PASSED_CONNECTION_NOBODY ? 1 : 0;
     fd_close(&connection->fd);
-    connection->number = 0;
-    connection->slot = connections->first_free;
-    connections->first_free = (uint32_t)(connection - connections->places);
+    free_place(connections, (uint32_t)(connection - connections->places));
 }
 
 size_t passed_connections_take_back(struct passed_connections *connections, uint32_t slot)

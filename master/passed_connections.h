@@ -33,7 +33,7 @@ struct passed_connection {
 
 /* 0 or -ENOMEM. */
 MUST_CHECK int passed_connections_new(size_t capacity, struct passed_connections **ret_connections);
-/* Makes room for `capacity`; never shrinks. -ENOMEM: all stays as it was. */
+/* Makes room for `capacity` (below 2^24); never shrinks. -ENOMEM: all stays as it was. */
 MUST_CHECK int passed_connections_reserve(struct passed_connections *connections, size_t capacity);
 /* Closes all. NULL is fine. Always returns NULL. */
 struct passed_connections *passed_connections_free(struct passed_connections *connections);
@@ -62,5 +62,18 @@ size_t passed_connections_take_back(struct passed_connections *connections, uint
 /* How many wait for somebody to take them, and the one that came first; NULL: none waits. */
 size_t passed_connections_waiting(const struct passed_connections *connections);
 struct passed_connection *passed_connections_first_waiting(struct passed_connections *connections);
+
+/* ---- over an upgrade of the master ---- */
+
+/* The one behind `previous` (NULL: the first); NULL: there are no more. */
+const struct passed_connection *passed_connections_next(
+    const struct passed_connections *connections, const struct passed_connection *previous);
+/* Goes on with one of the master before, under the number that its worker knows. Takes its
+ * descriptor on success. -EPROTO: no such number; -EEXIST: it is there already. */
+MUST_CHECK int passed_connections_restore(
+    struct passed_connections *connections, const struct passed_connection *saved);
+/* What the numbers are made of: the next master goes on from there. */
+uint64_t passed_connections_count(const struct passed_connections *connections);
+void passed_connections_set_count(struct passed_connections *connections, uint64_t count);
 
 #endif

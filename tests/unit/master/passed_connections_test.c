@@ -144,3 +144,80 @@ Test(passed_connections, remembers_who_had_no_room_until_that_one_is_gone)
     cr_assert_not(passed_connections_is_refused_by(connection, 1), "of the former in its place");
     fd_close(&client);
 }
+
+/* The count goes round; a number that were 0 would be taken for a free place, and its descriptor
+ * lost. */
+Test(passed_connections, a_number_is_never_0_when_the_count_goes_round)
+{
+    passed_connections_set_count(connections, (UINT64_C(1) << 40) - 2);
+    uint64_t numbers[CAPACITY];
+    for (size_t i = 0; i < CAPACITY; i++) {
+        int client;
+        struct passed_connection *connection = given_connection(&client);
+        cr_assert_neq(connection->number, 0);
+        cr_assert_eq(passed_connections_find(connections, connection->number), connection);
+        numbers[i] = connection->number;
+        for (size_t j = 0; j < i; j++)
+            cr_assert_neq(numbers[j], numbers[i]);
+        passed_connections_remove(connections, connection);
+        cr_assert(has_ended(client), "its descriptor is lost");
+        fd_close(&client);
+    }
+}
+
+/* 71.6 minutes after the machine's start a count of microseconds is over 2^32. */
+Test(passed_connections, a_number_is_not_used_again_after_2_32_of_them)
+{
+    int client;
+    passed_connections_set_count(connections, 7);
+    struct passed_connection *connection = given_connection(&client);
+    uint64_t number = connection->number;
+    passed_connections_remove(connections, connection);
+    fd_close(&client);
+    passed_connections_set_count(connections, (UINT64_C(1) << 32) + 7);
+    connection = given_connection(&client);
+    cr_assert_neq(connection->number, number);
+    fd_close(&client);
+}
+
+Test(passed_connections, are_restored_under_their_numbers)
+{
+    int clients[CAPACITY];
+    struct passed_connection *passed[CAPACITY];
+    for (size_t i = 0; i < CAPACITY; i++)
+        passed[i] = given_connection(&clients[i]);
+    passed_connections_give(connections, passed[2], 5);
+    passed_connections_remove(connections, passed[0]);
+    fd_close(&clients[0]);
+    uint64_t with_worker = passed[2]->number;
+    uint64_t waiting = passed[3]->number;
+
+    struct passed_connections *next = NULL;
+    cr_assert_eq(passed_connections_new(CAPACITY, &next), 0);
+    passed_connections_set_count(next, passed_connections_count(connections));
+    size_t count = 0;
+    for (const struct passed_connection *one = passed_connections_next(connections, NULL);
+         one != NULL; one = passed_connections_next(connections, one)) {
+        struct passed_connection copy = *one;
+        copy.fd = fcntl(one->fd, F_DUPFD_CLOEXEC, 0);
+        cr_assert_eq(passed_connections_restore(next, &copy), 0);
+        cr_assert_eq(passed_connections_restore(next, &copy), -EEXIST);
+        count++;
+    }
+    cr_assert_eq(count, CAPACITY - 1);
+    cr_assert_eq(passed_connections_waiting(next), 2);
+    cr_assert_eq(passed_connections_find(next, with_worker)->slot, 5);
+    cr_assert_eq(passed_connections_find(next, waiting)->slot, PASSED_CONNECTION_NOBODY);
+    int fds[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    struct passed_connection *added = passed_connections_add(next, &fds[0], 0, 0);
+    cr_assert_not_null(added, "the free place is lost");
+    cr_assert_gt(added->number, waiting);
+    cr_assert_null(passed_connections_add(next, &fds[1], 0, 0));
+    fd_close(&fds[1]);
+    const struct passed_connection nonsense = {.fd = -1, .number = CAPACITY};
+    cr_assert_eq(passed_connections_restore(next, &nonsense), -EPROTO);
+    (void)passed_connections_free(next);
+    for (size_t i = 1; i < CAPACITY; i++)
+        fd_close(&clients[i]);
+}
