@@ -493,3 +493,8 @@ unsigned int connection_dispatch_ban(
     return connection_admission_ban(
         dispatch->admission, address, reason, monotonic_clock_turn_us(dispatch->options.event));
 }
+
+struct passed_connections *connection_dispatch_passed(const struct connection_dispatch *dispatch)
+{
+    return dispatch->passed;
+}

@@ -54,5 +54,7 @@ unsigned int connection_dispatch_ban(
 /* The process in `slot` is gone, and its connections with it, but for those that it had not taken:
  * these go to others. */
 void connection_dispatch_forget_slot(struct connection_dispatch *dispatch, uint32_t slot);
+/* Those that no worker has taken yet: for the hand-over. */
+struct passed_connections *connection_dispatch_passed(const struct connection_dispatch *dispatch);
 
 #endif

@@ -60,7 +60,29 @@ struct handover *handover_new(void)
     handover->state.posts = handover->post_pointers;
     handover->state.roles = handover->role_pointers;
     handover->state.clients = handover->client_pointers;
+    handover->state.passed = handover->passed;
     return handover;
+}
+
+void handover_free(struct handover *handover)
+{
+    if (handover == NULL)
+        return;
+    for (size_t i = 0; i < handover->state.n_passed; i++)
+        free(handover->passed[i]);
+    free(handover);
+}
+
+Userd__Handover__Passed *handover_add_passed(struct handover *handover)
+{
+    size_t count = handover->state.n_passed;
+    Userd__Handover__Passed *passed = count < HANDOVER_PASSED_MAX ? malloc(sizeof(*passed)) : NULL;
+    if (passed == NULL)
+        return NULL;
+    userd__handover__passed__init(passed);
+    handover->passed[count] = passed;
+    handover->state.n_passed = count + 1;
+    return passed;
 }
 
 int handover_write(const Userd__Handover__State *state, int *ret_fd)
@@ -153,5 +175,7 @@ int handover_set_inherited(const Userd__Handover__State *state, bool is_inherite
         result = set_one(state->children[i]->control_fd, is_inherited);
     for (size_t i = 0; i < state->n_clients && result == 0; i++)
         result = set_one(state->clients[i]->fd, is_inherited);
+    for (size_t i = 0; i < state->n_passed && result == 0; i++)
+        result = set_one(state->passed[i]->fd, is_inherited);
     return result;
 }

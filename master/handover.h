@@ -21,6 +21,9 @@
 #define HANDOVER_AGREEMENT \
     "takes over format 1\n" /* what `userd handover-check` prints when it would */
 
+/* Connections on their way to workers: they are few but in a flood, and a State is bounded. */
+#define HANDOVER_PASSED_MAX 16384
+
 /* A State with room for all that it may point to. Strings are borrowed. */
 struct handover {
     Userd__Handover__State state;
@@ -35,10 +38,14 @@ struct handover {
     Userd__Handover__Role *role_pointers[CHILD_ROLE_COUNT];
     Userd__Handover__Client clients[ADMIN_SOCKET_CLIENTS];
     Userd__Handover__Client *client_pointers[ADMIN_SOCKET_CLIENTS];
+    Userd__Handover__Passed *passed[HANDOVER_PASSED_MAX]; /* owned */
 };
 
-/* Everything empty, lists without members, descriptors -1. NULL without memory; free() it. */
+/* Everything empty, lists without members, descriptors -1. NULL without memory. */
 struct handover *handover_new(void);
+void handover_free(struct handover *handover);
+/* Room for one more of state.passed. NULL without memory, or when there are HANDOVER_PASSED_MAX. */
+Userd__Handover__Passed *handover_add_passed(struct handover *handover);
 
 /* *ret_fd is the caller's, close-on-exec. */
 MUST_CHECK int handover_write(const Userd__Handover__State *state, int *ret_fd);

@@ -19,7 +19,7 @@
 
 static void free_handover(struct handover **handover)
 {
-    free(*handover);
+    handover_free(*handover);
 }
 
 static void free_start(Userd__Ipc__Start **start)

@@ -89,13 +89,21 @@ class Silent(unittest.TestCase):
 
     def test_may_speak_to_the_next_generation(self):
         """Of a connection that has not spoken nothing was read: it is another worker's."""
+        self.speak_after("reload")
+
+    def test_may_speak_after_an_upgrade(self):
+        """The next program of the master goes on with those that no worker has taken."""
+        self.speak_after("upgrade")
+
+    def speak_after(self, command):
+        """Connections that have said little or nothing before the command are served after it."""
         said = [0, 10, 0, 10]
         clients = [connect(self.service.gateway) for _ in said]
         for client, count in zip(clients, said):
             self.addCleanup(client.close)
             client.sendall(PREFACE[:count])
         before = worker_pids(self.service)
-        self.service.run("reload")
+        self.service.run(command)
         wait_for(lambda: not before & worker_pids(self.service), "the old workers' end")
         for client, count in zip(clients, said):
             raw = RawClient(self.service.gateway, GET_USER, connection=client, said=count)
