@@ -15,8 +15,9 @@
  * `error` queued topic NAME PARTITIONS       creates a topic leader NAME PARTITION BROKER moves a
  * partition; broker -1: no leader
  *
- * Nothing is persistent: a partition keeps 5 MiB, then the oldest batches go. Never a stand-in for
- * Kafka in production.
+ * Nothing is persistent: a partition keeps 5 MiB, then the oldest batches go. A group whose members
+ * name different assignors first ends the process, by an assertion of librdkafka's. Never a
+ * stand-in for Kafka in production.
  */
 #include <errno.h>
 #include <librdkafka/rdkafka.h>
@@ -33,6 +34,8 @@
 #include "common/attributes.h"
 #include "common/file_descriptor.h"
 
+#define MS_PER_S        1000
+#define NS_PER_MS       1000000
 #define MAX_TOPICS      64
 #define MAX_BROKERS     9
 #define MAX_PARTITIONS  1000
@@ -68,6 +71,32 @@ struct command {
     /* NULL on success, else static text. */
     const char *(*run)(rd_kafka_mock_cluster_t *cluster, int word_count, char *const *words);
 };
+
+/* In the place of the C library's for everything in this program: says that a peer has closed its
+ * connection, also of a connection that nobody wants to read from now.
+ *
+ * The mock cluster reads nothing from a connection whose JoinGroup or SyncGroup it has not
+ * answered, and so does not see its end, since the end of what a peer sends is something to be
+ * read. The member then joins again on another connection (a request that waits behind the
+ * JoinGroup times out after socket.timeout.ms, which is less than a long session), and
+ * librdkafka 2.0.2 finds that it owes this member an answer already: "Assertion `!member->resp'
+ * failed", and the process aborts. As POLLHUP it hears of the end in time. */
+int poll(struct pollfd *waits, nfds_t count, int timeout_ms)
+{
+    for (nfds_t i = 0; i < count; i++) {
+        if ((waits[i].events & POLLIN) == 0)
+            waits[i].events |= POLLRDHUP;
+    }
+    struct timespec timeout = {
+        .tv_sec = timeout_ms / MS_PER_S, .tv_nsec = timeout_ms % MS_PER_S * NS_PER_MS};
+    int result = ppoll(waits, count, timeout_ms < 0 ? NULL : &timeout, NULL);
+    for (nfds_t i = 0; i < count; i++) {
+        waits[i].events &= (short)~POLLRDHUP;
+        if (result > 0 && (waits[i].revents & POLLRDHUP) != 0)
+            waits[i].revents |= POLLHUP;
+    }
+    return result;
+}
 
 static bool parse_number(const char *text, long minimum, long maximum, long *ret_number)
 {
