@@ -17,9 +17,18 @@
 #define POLL_MS     100
 #define SILENCE_MS  30000 /* without a delivery report the broker has gone */
 #define EVERYTHING  "--all"
+#define AS_JSON     "--json"
+#define VALUE       "--value"
 
 enum verb { VERB_LIST, VERB_SHOW, VERB_REPLAY, VERB_DROP, VERBS };
 static const char *const verb_names[VERBS] = {"list", "show", "replay", "drop"};
+
+/* A value for one letter, in the place of its own. */
+struct mended_value {
+    const char *path;
+    char *bytes; /* owned */
+    size_t length;
+};
 
 struct letter_id {
     int32_t partition;
@@ -30,7 +39,9 @@ struct letter_id {
 struct command {
     struct process_link *link;
     enum verb verb;
-    struct letter_id *ids; /* owned; NULL: all that are pending */
+    bool is_json;
+    struct mended_value value; /* .bytes NULL: each letter has its own */
+    struct letter_id *ids;     /* owned; NULL: all that are pending */
     size_t id_count;
     struct dead_letter_topic topic;
     struct dead_letter_replay *replay;
@@ -70,6 +81,20 @@ static int read_id(const char *word, struct letter_id *ret_id)
     return 0;
 }
 
+static int read_ids(struct command *command, int count, char **words)
+{
+    command->id_count = (size_t)count;
+    command->ids = calloc(command->id_count + 1, sizeof(*command->ids));
+    if (command->ids == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < command->id_count; i++) {
+        int result = read_id(words[i], &command->ids[i]);
+        if (result < 0)
+            return result;
+    }
+    return command->id_count > 0 ? 0 : -EINVAL;
+}
+
 static int read_words(struct command *command, int word_count, char **words)
 {
     command->verb = VERBS;
@@ -79,20 +104,49 @@ static int read_words(struct command *command, int word_count, char **words)
     }
     if (command->verb == VERBS)
         return -EINVAL;
-    bool is_all =
-        command->verb == VERB_LIST || (word_count > 1 && strcmp(words[1], EVERYTHING) == 0);
-    if (is_all)
-        return 0;
-    command->id_count = (size_t)word_count - 1;
-    command->ids = calloc(command->id_count + 1, sizeof(*command->ids));
-    if (command->ids == NULL)
-        return -ENOMEM;
-    for (size_t i = 0; i < command->id_count; i++) {
-        int result = read_id(words[i + 1], &command->ids[i]);
-        if (result < 0)
-            return result;
+    int next = 1;
+    if (next < word_count && strcmp(words[next], AS_JSON) == 0) {
+        command->is_json = true;
+        next++;
     }
-    return command->id_count > 0 ? 0 : -EINVAL;
+    if (next + 1 < word_count && strcmp(words[next], VALUE) == 0) {
+        command->value.path = words[next + 1];
+        next += 2;
+    }
+    bool is_all =
+        command->verb == VERB_LIST || (next < word_count && strcmp(words[next], EVERYTHING) == 0);
+    return is_all ? 0 : read_ids(command, word_count - next, words + next);
+}
+
+/* -ENOENT, with the reason on standard error: it cannot be sent. */
+static int refuse_value(const struct mended_value *value, const char *reason)
+{
+    (void)fprintf(stderr, "%s: %s\n", value->path, reason);
+    return -ENOENT;
+}
+
+/* A larger one would only become a dead letter again. */
+static int mended_value_read(struct mended_value *value, size_t limit)
+{
+    char reason[96];
+    FILE *file = fopen(value->path, "re");
+    if (file == NULL)
+        return refuse_value(value, strerror(errno));
+    value->bytes = malloc(limit + 1);
+    if (value->bytes != NULL)
+        value->length = fread(value->bytes, 1, limit + 1, file);
+    int error = ferror(file) != 0 ? errno : 0;
+    (void)fclose(file);
+    if (value->bytes == NULL)
+        return -ENOMEM;
+    if (error != 0)
+        return refuse_value(value, strerror(error));
+    if (value->length == 0)
+        return refuse_value(value, "it is empty");
+    if (value->length <= limit)
+        return 0;
+    (void)snprintf(reason, sizeof(reason), "it has more than limits.event_bytes, %zu bytes", limit);
+    return refuse_value(value, reason);
 }
 
 /* ---- one letter ---- */
@@ -176,14 +230,22 @@ static int replay_letter(struct command *command, const rd_kafka_message_t *mess
     return result;
 }
 
+static int list_letter(struct command *command, const rd_kafka_message_t *message)
+{
+    bool is_first = command->done++ == 0;
+    if (command->is_json)
+        return dead_letter_view_json(message, is_first);
+    if (is_first)
+        dead_letter_view_title();
+    dead_letter_view_line(message);
+    return 0;
+}
+
 static int treat_letter(struct command *command, const rd_kafka_message_t *message, bool is_handled)
 {
     switch (command->verb) {
     case VERB_LIST:
-        if (command->done++ == 0)
-            dead_letter_view_title();
-        dead_letter_view_line(message);
-        return 0;
+        return list_letter(command, message);
     case VERB_SHOW:
         command->done++;
         dead_letter_view_whole(message, is_handled);
@@ -273,7 +335,9 @@ static void say_result(const struct command *command)
 {
     static const char *const results[VERBS] = {
         [VERB_LIST] = "pending", [VERB_REPLAY] = "sent again", [VERB_DROP] = "dropped"};
-    if (results[command->verb] != NULL)
+    if (command->is_json)
+        dead_letter_view_json_end(command->done);
+    else if (results[command->verb] != NULL)
         (void)printf("%zu dead letters %s\n", command->done, results[command->verb]);
 }
 
@@ -283,9 +347,17 @@ static int run(struct command *command)
     command->topic = (struct dead_letter_topic){
         .name = settings->kafka.dead_letter_topic, .is_over = is_over, .userdata = command};
     command->next_progress_ms = monotonic_clock_ms() + PROGRESS_MS;
-    int result = dead_letter_topic_open(&command->topic, settings);
+    int result = 0;
+    if (command->value.path != NULL)
+        result = mended_value_read(&command->value, (size_t)settings->limits.event_bytes);
+    if (result == 0)
+        result = dead_letter_topic_open(&command->topic, settings);
     if (result == 0 && command->verb == VERB_REPLAY)
         result = dead_letter_replay_open(settings, on_replayed, command, &command->replay);
+    if (result == 0 && command->value.bytes != NULL)
+        dead_letter_replay_mend(command->replay, command->value.bytes, command->value.length);
+    if (result == 0 && command->is_json)
+        dead_letter_view_json_begin(command->topic.name);
     if (result == 0)
         result = command->ids == NULL ? treat_pending(command) : treat_named(command);
     if (command->replay != NULL && result == 0)
@@ -312,12 +384,15 @@ int dead_letter_command(struct process_link *link, int word_count, char **words)
         say_result(&command);
     bool is_written = fflush(stdout) == 0;
     free(command.ids);
+    free(command.value.bytes);
     if (result == -ECANCELED) {
         log_warn("stopped before the end done=%zu", command.done);
         return EX_TEMPFAIL;
     }
     if (result == -EINVAL)
         return EX_CONFIG;
+    if (result == -ENOENT)
+        return EX_DATAERR;
     if (result < 0)
         return result == -ENOMEM ? EX_OSERR : EX_UNAVAILABLE;
     if (!is_written)

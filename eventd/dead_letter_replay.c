@@ -19,6 +19,8 @@ struct dead_letter_replay {
     dead_letter_done *on_done;
     void *userdata;
     size_t in_flight;
+    const void *value; /* the caller's; NULL: each letter's own */
+    size_t value_length;
 };
 
 /* A message's opaque. */
@@ -39,7 +41,7 @@ const char *dead_letter_replay_refusal(
         strcmp(topic, replay->settings->kafka.admin_delete_topic) != 0)
         return "the topic that it was read from is none that userd reads now";
     (void)dead_letter_view_header(letter, DEAD_LETTER_REASON, reason, sizeof(reason));
-    if (letter->payload == NULL && strcmp(reason, "refused") == 0)
+    if (replay->value == NULL && letter->payload == NULL && strcmp(reason, "refused") == 0)
         return "its value was too large to be kept: it stands in the topic that it was read from";
     return NULL;
 }
@@ -92,11 +94,13 @@ int dead_letter_replay_send(struct dead_letter_replay *replay, const rd_kafka_me
         return -ENOMEM;
     }
     *sent = (struct sent_letter){.partition = letter->partition, .offset = letter->offset};
+    bool is_mended = replay->value != NULL;
     /* Not to the partition that it came from: there may be fewer now, and its key decides. */
     rd_kafka_resp_err_t error = rd_kafka_producev(replay->producer, RD_KAFKA_V_TOPIC(topic),
         RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(letter->key, letter->key_len),
-        RD_KAFKA_V_VALUE(letter->payload, letter->len), RD_KAFKA_V_HEADERS(headers),
-        RD_KAFKA_V_OPAQUE(sent), RD_KAFKA_V_END);
+        RD_KAFKA_V_VALUE(is_mended ? borrow_const(replay->value) : letter->payload,
+            is_mended ? replay->value_length : letter->len),
+        RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_OPAQUE(sent), RD_KAFKA_V_END);
     if (error == RD_KAFKA_RESP_ERR_NO_ERROR) {
         replay->in_flight++;
         return 0;
@@ -106,6 +110,12 @@ int dead_letter_replay_send(struct dead_letter_replay *replay, const rd_kafka_me
         replay->on_done(sent->partition, sent->offset, error, replay->userdata);
     free(sent);
     return error == RD_KAFKA_RESP_ERR__QUEUE_FULL ? -EAGAIN : 0;
+}
+
+void dead_letter_replay_mend(struct dead_letter_replay *replay, const void *value, size_t length)
+{
+    replay->value = value;
+    replay->value_length = length;
 }
 
 static void on_reports(struct dead_letter_replay *replay, rd_kafka_event_t *event)

@@ -1,5 +1,6 @@
-/* Dead letters on their way back to the topic that they were read from: key, value and headers as
- * they were, without the dlq-* ones, and dlq-redrive with the number of the try.
+/* Dead letters on their way back to the topic that they were read from: key, value (or a mended
+ * one) and headers as they were, without the dlq-* ones, and dlq-redrive with the number of the
+ * try.
  *
  * Owns the producer. What is not acknowledged is not reported as done; sent twice it takes effect
  * once, as every event does.
@@ -22,6 +23,9 @@ typedef void dead_letter_done(
 /* `settings` must outlive it. -EINVAL: librdkafka refuses the configuration. */
 MUST_CHECK int dead_letter_replay_open(const struct settings *settings, dead_letter_done *on_done,
     void *userdata, struct dead_letter_replay **ret_replay);
+/* From now on letters go back with this value in the place of their own. It must outlive the
+ * replay. */
+void dead_letter_replay_mend(struct dead_letter_replay *replay, const void *value, size_t length);
 /* NULL, or why this letter cannot go back: static text. */
 const char *dead_letter_replay_refusal(
     const struct dead_letter_replay *replay, const rd_kafka_message_t *letter);

@@ -57,11 +57,18 @@ static int find_partitions(struct dead_letter_topic *topic)
                 tries, "topics");
     if (result < 0)
         return result;
-    for (int i = 0; i < metadata->topic_cnt && result == 0; i++) {
-        if (strcmp(metadata->topics[i].topic, topic->name) == 0)
+    result = -ENOENT;
+    for (int i = 0; i < metadata->topic_cnt && result == -ENOENT; i++) {
+        if (strcmp(metadata->topics[i].topic, topic->name) == 0 &&
+            metadata->topics[i].partition_cnt > 0)
             result = allocate_partitions(topic, &metadata->topics[i]);
     }
     rd_kafka_metadata_destroy(metadata);
+    if (result == -ENOENT)
+        log_error(
+            "%s: there is no such topic, or it is closed to us: expected kafka.dead_letter_topic "
+            "to name the topic that userd writes dead letters to",
+            topic->name);
     return result;
 }
 
@@ -138,7 +145,7 @@ int dead_letter_topic_open(struct dead_letter_topic *topic, const struct setting
         result = find_ends(topic, &topic->partitions[i]);
         handled_offsets_init(&topic->partitions[i].handled, topic->partitions[i].low);
     }
-    if (result == 0 && topic->partition_count > 0)
+    if (result == 0)
         result = read_notes(topic);
     return result;
 }

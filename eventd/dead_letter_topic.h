@@ -27,8 +27,8 @@ struct dead_letter_topic {
     const char *name;
     rd_kafka_t *consumer;
     struct dead_letter_partition *partitions; /* owned */
-    size_t partition_count;                   /* 0: there is no such topic yet */
-    bool (*is_over)(void *userdata);          /* the command was told to end */
+    size_t partition_count;
+    bool (*is_over)(void *userdata); /* the command was told to end */
     void *userdata;
 };
 
@@ -37,7 +37,8 @@ typedef int dead_letter_handler(
     struct dead_letter_partition *partition, const rd_kafka_message_t *message, void *userdata);
 
 /* `name`, `is_over` and `userdata` are set by the caller. -EINVAL: the configuration is refused;
- * -ETIMEDOUT: Kafka does not answer; -ECANCELED. */
+ * -ENOENT: there is no such topic, or this client may not see it; -ETIMEDOUT: Kafka does not
+ * answer; -ECANCELED. */
 MUST_CHECK int dead_letter_topic_open(
     struct dead_letter_topic *topic, const struct settings *settings);
 struct dead_letter_partition *dead_letter_topic_find(

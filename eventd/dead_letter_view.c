@@ -1,11 +1,15 @@
 #include "eventd/dead_letter_view.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #define TEXT_SIZE   400
+#define MS_PER_S    1000
 #define LINE_FORMAT "%-10s %-20s %-34s %-12s %-8s %s\n"
 
 bool dead_letter_view_header(
@@ -84,6 +88,85 @@ void dead_letter_view_line(const rd_kafka_message_t *message)
     make_harmless(attempts);
     make_harmless(error);
     (void)printf(LINE_FORMAT, id, when, from, reason, attempts, error);
+}
+
+/* What is no UTF-8 has '?' for every byte beyond ASCII; null when there is no such header. */
+static json_t *header_as_text(const rd_kafka_message_t *message, const char *name)
+{
+    char text[TEXT_SIZE];
+    if (!dead_letter_view_header(message, name, text, sizeof(text)))
+        return json_null();
+    json_t *value = json_string(text);
+    if (value != NULL)
+        return value;
+    for (char *byte = text; *byte != '\0'; byte++) {
+        if ((unsigned char)*byte > 0x7f)
+            *byte = '?';
+    }
+    return json_string(text);
+}
+
+/* null when it is no number, and `missing` when there is no such header. */
+static json_t *header_as_number(
+    const rd_kafka_message_t *message, const char *name, json_t *missing)
+{
+    char text[32];
+    char *end = NULL;
+    if (!dead_letter_view_header(message, name, text, sizeof(text)))
+        return missing;
+    json_decref(missing);
+    errno = 0;
+    long long number = strtoll(text, &end, 10);
+    return errno == 0 && end != text && *end == '\0' ? json_integer(number) : json_null();
+}
+
+static json_t *written_at(const rd_kafka_message_t *message)
+{
+    rd_kafka_timestamp_type_t type = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+    int64_t timestamp_ms = rd_kafka_message_timestamp(message, &type);
+    return type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE ? json_null()
+                                                    : json_integer(timestamp_ms / MS_PER_S);
+}
+
+static json_t *origin_of(const rd_kafka_message_t *message)
+{
+    char topic[2];
+    if (!dead_letter_view_header(message, DEAD_LETTER_TOPIC, topic, sizeof(topic)))
+        return json_null();
+    return json_pack("{so, so, so}", "topic", header_as_text(message, DEAD_LETTER_TOPIC),
+        "partition", header_as_number(message, DEAD_LETTER_PARTITION, json_null()), "offset",
+        header_as_number(message, DEAD_LETTER_OFFSET, json_null()));
+}
+
+void dead_letter_view_json_begin(const char *topic)
+{
+    /* A topic's name needs no escapes. */
+    (void)printf("{\"topic\": \"%s\", \"letters\": [", topic);
+}
+
+int dead_letter_view_json(const rd_kafka_message_t *message, bool is_first)
+{
+    char id[48];
+    (void)snprintf(id, sizeof(id), "%" PRIi32 ":%" PRIi64, message->partition, message->offset);
+    json_t *letter =
+        json_pack("{ss, so, so, so, so, so, so, so}", "id", id, "written_at", written_at(message),
+            "from", origin_of(message), "reason", header_as_text(message, DEAD_LETTER_REASON),
+            "error", header_as_text(message, DEAD_LETTER_ERROR), "attempts",
+            header_as_number(message, DEAD_LETTER_ATTEMPTS, json_null()), "redrives",
+            header_as_number(message, DEAD_LETTER_REDRIVE, json_integer(0)), "event_id",
+            header_as_text(message, DEAD_LETTER_EVENT_ID));
+    if (letter == NULL)
+        return -ENOMEM;
+    (void)printf("%s\n  ", is_first ? "" : ",");
+    int result = json_dumpf(letter, stdout, JSON_PRESERVE_ORDER);
+    json_decref(letter);
+    /* What cannot be written is found when all is flushed. */
+    return result < 0 && ferror(stdout) == 0 ? -ENOMEM : 0;
+}
+
+void dead_letter_view_json_end(size_t count)
+{
+    (void)printf("%s], \"pending\": %zu}\n", count > 0 ? "\n" : "", count);
 }
 
 static void print_headers(const rd_kafka_message_t *message)

@@ -1,10 +1,12 @@
-/* A dead letter for a person to read, and its headers. */
+/* A dead letter for a person or a program to read, and its headers. */
 #ifndef USERD_EVENTD_DEAD_LETTER_VIEW_H
 #define USERD_EVENTD_DEAD_LETTER_VIEW_H
 
 #include <librdkafka/rdkafka.h>
 #include <stdbool.h>
 #include <stddef.h>
+
+#include "common/attributes.h"
 
 #define DEAD_LETTER_TOPIC     "dlq-original-topic"
 #define DEAD_LETTER_PARTITION "dlq-original-partition"
@@ -13,6 +15,7 @@
 #define DEAD_LETTER_ERROR     "dlq-error"
 #define DEAD_LETTER_ATTEMPTS  "dlq-attempts"
 #define DEAD_LETTER_REDRIVE   "dlq-redrive"
+#define DEAD_LETTER_EVENT_ID  "dlq-event-id"
 #define DEAD_LETTER_PREFIX    "dlq-"
 
 /* The header's text, cut at the size; false, and "", when there is none. Of several with one name
@@ -24,6 +27,11 @@ bool dead_letter_view_header(
 void dead_letter_view_title(void);
 /* One line on standard output: no value, no key. */
 void dead_letter_view_line(const rd_kafka_message_t *message);
+/* The list as one JSON object, a line for each letter: no value, no key. What a letter does not say
+ * is null. -ENOMEM: the letter was not printed. */
+void dead_letter_view_json_begin(const char *topic);
+MUST_CHECK int dead_letter_view_json(const rd_kafka_message_t *message, bool is_first);
+void dead_letter_view_json_end(size_t count);
 /* Everything about it; what is no printable ASCII stands as \xNN. */
 void dead_letter_view_whole(const rd_kafka_message_t *message, bool is_handled);
 

@@ -46,6 +46,12 @@ static const char *find_fault(const struct command_options *options)
         return "dead-letters needs to know what to do: list, show, replay or drop";
     const char *verb = options->words[0];
     int ids = options->word_count - 1;
+    if (options->has_json && strcmp(verb, "list") != 0)
+        return "--json belongs to list";
+    if (options->value != NULL && strcmp(verb, "replay") != 0)
+        return "--value belongs to replay";
+    if (options->value != NULL && (options->has_all || ids != 1))
+        return "--value takes one ID: the letter that gets this value";
     if (strcmp(verb, "list") == 0)
         return options->has_all || ids > 0 ? "list takes no further words" : NULL;
     if (strcmp(verb, "show") == 0 && (options->has_all || ids != 1))
@@ -74,9 +80,15 @@ int command_dead_letters(int argc, char **argv)
     if (status != EX_OK)
         return status;
     log_configure((enum log_level)settings.log.level, (enum log_format)settings.log.format);
-    const char *words[MAX_IDS + 3] = {0};
+    const char *words[MAX_IDS + 5] = {0};
     size_t count = 0;
     words[count++] = options.words[0];
+    if (options.has_json)
+        words[count++] = "--json";
+    if (options.value != NULL) {
+        words[count++] = "--value";
+        words[count++] = options.value;
+    }
     if (options.has_all)
         words[count++] = "--all";
     for (int i = 1; i < options.word_count; i++)

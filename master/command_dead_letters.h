@@ -2,7 +2,9 @@
 #ifndef USERD_MASTER_COMMAND_DEAD_LETTERS_H
 #define USERD_MASTER_COMMAND_DEAD_LETTERS_H
 
-#define COMMAND_DEAD_LETTERS_USAGE "dead-letters list | show ID | replay ID... | drop ID... [--all]"
+#define COMMAND_DEAD_LETTERS_USAGE                                                                 \
+    "dead-letters list [--json] | show ID | replay ID [--value FILE] | replay ID... | drop ID... " \
+    "[--all]"
 
 int command_dead_letters(int argc, char **argv);
 

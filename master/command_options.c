@@ -45,6 +45,7 @@ int command_options_parse(
         {.name = "timeout", .has_arg = required_argument, .val = 't'},
         {.name = "listen", .has_arg = required_argument, .val = 'l'},
         {.name = "run-dir", .has_arg = required_argument, .val = 'r'},
+        {.name = "value", .has_arg = required_argument, .val = 'v'},
         {0},
     };
     struct command_options options = {.file = find_standard_file()};
@@ -82,6 +83,11 @@ int command_options_parse(
             if (strstr(usage, "--listen") == NULL)
                 return refuse_option(usage, "has no meaning here", "--listen");
             options.listen = optarg;
+            break;
+        case 'v':
+            if (strstr(usage, "--value") == NULL)
+                return refuse_option(usage, "has no meaning here", "--value");
+            options.value = optarg;
             break;
         case 'j':
             options.has_json = true;

@@ -22,6 +22,7 @@ struct command_options {
     bool has_dry_run;    /* --dry-run */
     const char *timeout; /* --timeout; NULL unless given */
     const char *listen;  /* --listen; NULL unless given */
+    const char *value;   /* --value; NULL unless given */
     const char *run_dir; /* --run-dir; NULL unless given: what the configuration says */
     char **words;        /* what is left of the command line */
     int word_count;

@@ -104,13 +104,13 @@ void test_broker_send_with(
 {
     if (broker->producer == NULL)
         broker->producer = new_client(RD_KAFKA_PRODUCER, broker->servers);
+    size_t length = json == NULL ? 0 : strlen(json);
     rd_kafka_headers_t *list = rd_kafka_headers_new(4);
     for (size_t i = 0; headers[i] != NULL; i += 2)
         (void)rd_kafka_header_add(list, headers[i], -1, headers[i + 1], -1);
     rd_kafka_resp_err_t error = rd_kafka_producev(broker->producer, RD_KAFKA_V_TOPIC(topic),
-        RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-        RD_KAFKA_V_VALUE((void *)(uintptr_t)json, strlen(json)), RD_KAFKA_V_HEADERS(list),
-        RD_KAFKA_V_END);
+        RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_VALUE((void *)(uintptr_t)json, length),
+        RD_KAFKA_V_HEADERS(list), RD_KAFKA_V_END);
     cr_assert(error == RD_KAFKA_RESP_ERR_NO_ERROR, "produce: %s", rd_kafka_err2str(error));
     test_broker_flush(broker);
 }

@@ -40,7 +40,7 @@ void test_broker_flush(struct test_broker *broker);
 /* Both. */
 void test_broker_produce(struct test_broker *broker, const char *topic, int32_t partition,
     const void *value, size_t length);
-/* With headers: pairs of name and value, ended by NULL. */
+/* With headers: pairs of name and value, ended by NULL. No value: Kafka's null. */
 void test_broker_send_with(
     struct test_broker *broker, const char *topic, const char *json, const char *const *headers);
 void test_broker_send(struct test_broker *broker, const char *topic, const char *json);

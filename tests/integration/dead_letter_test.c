@@ -1,5 +1,6 @@
 /* `userd dead-letters`: what could not be applied is seen, sent again and set aside. */
 #include <criterion/criterion.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -187,6 +188,142 @@ Test(dead_letters, refuse_words_that_make_no_sense)
     then_says(TELL("drop", "1"), EX_USAGE, "PARTITION:OFFSET");
     then_says(TELL("show"), EX_USAGE, "one ID");
     then_says(TELL("burn", "0:1"), EX_USAGE, "list, show, replay and drop");
+    then_says(TELL("show", "0:1", "--json"), EX_USAGE, "--json belongs to list");
+    then_says(TELL("replay", "0:1", "--json"), EX_USAGE, "--json belongs to list");
+    then_says(TELL("drop", "--all", "--json"), EX_USAGE, "--json belongs to list");
+    then_says(TELL("list", "--value", "x"), EX_USAGE, "--value belongs to replay");
+    then_says(TELL("drop", "0:1", "--value", "x"), EX_USAGE, "--value belongs to replay");
+    then_says(TELL("replay", "--all", "--value", "x"), EX_USAGE, "--value takes one ID");
+    then_says(TELL("replay", "0:1", "0:2", "--value", "x"), EX_USAGE, "--value takes one ID");
+}
+
+/* The output of `dead-letters list --json`: one object, the caller's to free. */
+static json_t *list_as_json(void)
+{
+    /* Behind what the log says, and before what it may say then. */
+    char *output = then_told(TELL("list", "--json"), EX_OK, "{\"topic\"");
+    json_error_t error;
+    json_t *list = json_loads(strstr(output, "{\"topic\""), JSON_DISABLE_EOF_CHECK, &error);
+    cr_assert_not_null(list, "%s: %s", error.text, output);
+    free(output);
+    return list;
+}
+
+static const char *text_of(const json_t *object, const char *name)
+{
+    const char *text = json_string_value(json_object_get(object, name));
+    return text == NULL ? "(none)" : text;
+}
+
+Test(dead_letters, are_listed_as_json)
+{
+    json_t *list = list_as_json();
+    cr_assert_eq(json_integer_value(json_object_get(list, "pending")), 0);
+    cr_assert_eq(json_array_size(json_object_get(list, "letters")), 0);
+    json_decref(list);
+    given_dead_letters(2);
+    list = list_as_json();
+    cr_assert_eq(json_integer_value(json_object_get(list, "pending")), 2);
+    cr_assert_str_eq(text_of(list, "topic"), DEAD_LETTERS);
+    cr_assert_eq(json_array_size(json_object_get(list, "letters")), 2);
+    const json_t *letter = json_array_get(json_object_get(list, "letters"), 1);
+    cr_expect(strchr(text_of(letter, "id"), ':') != NULL, "%s", text_of(letter, "id"));
+    cr_expect_gt(json_integer_value(json_object_get(letter, "written_at")), 1700000000);
+    cr_expect_str_eq(text_of(letter, "reason"), "undecodable");
+    cr_expect_str_eq(text_of(letter, "error"), "id is not an integer");
+    cr_expect_eq(json_integer_value(json_object_get(letter, "attempts")), 1);
+    cr_expect_eq(json_integer_value(json_object_get(letter, "redrives")), 0);
+    cr_expect_eq(strlen(text_of(letter, "event_id")), 36, "%s", text_of(letter, "event_id"));
+    const json_t *from = json_object_get(letter, "from");
+    cr_expect_str_eq(text_of(from, "topic"), "registration");
+    cr_expect_eq(json_integer_value(json_object_get(from, "partition")), 1);
+    json_decref(list);
+}
+
+/* Anyone may write into the topic. */
+Test(dead_letters, that_are_not_ours_are_listed_as_json)
+{
+    test_broker_produce(&userd.broker, DEAD_LETTERS, 0, "\xff", 1);
+    json_t *list = list_as_json();
+    const json_t *letter = json_array_get(json_object_get(list, "letters"), 0);
+    cr_assert_str_eq(text_of(letter, "id"), "0:0");
+    cr_assert(json_is_null(json_object_get(letter, "from")));
+    cr_assert(json_is_null(json_object_get(letter, "reason")));
+    cr_assert(json_is_null(json_object_get(letter, "event_id")));
+    json_decref(list);
+}
+
+Test(dead_letters, go_back_with_a_mended_value)
+{
+    given_dead_letters(2);
+    char path[128];
+    char id[32];
+    (void)snprintf(path, sizeof(path), "%s/mended.json", userd.directory);
+    first_id(id);
+    then_says(TELL("replay", id, "--value", path), EX_DATAERR, "mended.json: No such file");
+    test_file_write(path, "");
+    then_says(TELL("replay", id, "--value", path), EX_DATAERR, "mended.json: it is empty");
+    char *large = calloc(1, 1026);
+    cr_assert_not_null(large);
+    memset(large, ' ', 1025);
+    test_file_write(path, large);
+    free(large);
+    then_says(TELL("replay", id, "--value", path), EX_DATAERR,
+        "mended.json: it has more than limits.event_bytes, 1024 bytes");
+    then_says(TELL("list"), EX_OK, "2 dead letters pending");
+    test_file_write(path, "{\"id\": 17, \"username\": \"trinity\"}\n");
+    then_says(TELL("replay", id, "--value", path), EX_OK, "1 dead letters sent again");
+    then_name_becomes(&userd, 17, "trinity");
+    then_says(TELL("list"), EX_OK, "1 dead letters pending");
+    then_says(TELL("show", id), EX_OK, "state: handled");
+}
+
+/* What was too large to travel has a value again. */
+Test(dead_letters, whose_value_was_left_behind_go_back_with_another)
+{
+    static const char *const headers[] = {
+        "dlq-original-topic", "registration", "dlq-reason", "refused", NULL};
+    test_broker_send_with(&userd.broker, DEAD_LETTERS, NULL, headers);
+    then_says(TELL("replay", "--all"), EX_DATAERR, "its value was too large to be kept");
+    char path[128];
+    char id[32];
+    (void)snprintf(path, sizeof(path), "%s/mended.json", userd.directory);
+    test_file_write(path, "{\"id\": 17, \"username\": \"trinity\"}");
+    first_id(id);
+    then_says(TELL("replay", id, "--value", path), EX_OK, "1 dead letters sent again");
+    then_name_becomes(&userd, 17, "trinity");
+}
+
+/* As the outbox row has it, from which each repeat comes. */
+Test(dead_letters, carry_the_id_of_their_event)
+{
+    test_reader_open(&reader, &userd.broker, DEAD_LETTERS);
+    static const char insert[] =
+        "INSERT INTO outbox (destination, value, header_names, header_values, event_id)"
+        " SELECT 2, 'x', '{dlq-reason}', ARRAY['test'::bytea],"
+        " '0123abcd-0123-4567-89ab-0123456789ab' FROM generate_series(1, 2)";
+    test_database_execute(&userd.database, insert);
+    for (int i = 0; i < 2; i++) {
+        struct test_record record;
+        cr_assert(test_reader_next(&reader, &record, TEST_TIMEOUT_MS), "%d dead letters only", i);
+        cr_assert(
+            strstr(record.headers, "dlq-event-id=0123abcd-0123-4567-89ab-0123456789ab\n") != NULL,
+            "headers: %s", record.headers);
+        test_record_cleanup(&record);
+    }
+}
+
+Test(dead_letters, of_a_topic_that_is_not_there_are_an_error)
+{
+    when_userd_stops(&userd);
+    when_config_changes(&userd, "kafka = {",
+        "kafka = { dead_letter_topic = \"never.made\"; create_topics = false;");
+    static const char expected[] = "never.made: there is no such topic, or it is closed to us";
+    then_says(TELL("list"), EX_DATAERR, expected);
+    then_says(TELL("list", "--json"), EX_DATAERR, expected);
+    then_says(TELL("show", "0:1"), EX_DATAERR, expected);
+    then_says(TELL("replay", "--all"), EX_DATAERR, expected);
+    then_says(TELL("drop", "--all"), EX_DATAERR, expected);
 }
 
 /* Not a broker that was stopped: another test's could get its port. */

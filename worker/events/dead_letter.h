@@ -14,6 +14,9 @@
 #define DEAD_LETTER_HEADERS 7
 #define DEAD_LETTER_TEXT    320
 
+/* The outbox row's event id: each repeat of the letter has the same. The relay adds it. */
+#define DEAD_LETTER_EVENT_ID "dlq-event-id"
+
 struct dead_letter {
     struct event_header *headers; /* owned */
     char **names;                 /* owned, as are its members: names that had to be mended */

@@ -7,9 +7,10 @@
 #include <string.h>
 
 #include "common/trace_context.h"
+#include "worker/events/dead_letter.h"
 
 #define STORED_HEADERS_MAX 1100 /* a record's, as eventd bounds them, and a dead letter's own */
-#define OUR_HEADERS        8    /* those of add_cloud_event() */
+#define OUR_HEADERS        8    /* those of add_cloud_event(), or DEAD_LETTER_EVENT_ID */
 
 static char *text_of(const char *bytes, size_t length)
 {
@@ -120,6 +121,9 @@ static int fill(Userd__Ipc__OutboxRow *message, const struct outbox_store_row *r
         result = add_stored_headers(message, &names, &values);
     if (result == 0 && message->destination == USERD__IPC__DESTINATION__DESTINATION_DELETE)
         result = add_cloud_event(message, row);
+    /* Not ce_id: the record that was read may have one of its own, which stays. */
+    if (result == 0 && message->destination == USERD__IPC__DESTINATION__DESTINATION_DEAD_LETTER)
+        result = add_text_header(message, DEAD_LETTER_EVENT_ID, row->event_id);
     return result;
 }
 
