@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #define RECORD_OVERHEAD 64
-#define MAX_HEADERS     1000
+#define MAX_HEADERS     10000 /* of a record; what is over it is counted */
 /* What fits into one frame beside everything else. A value over it cannot travel at all. */
 #define VALUE_MAX_BYTES ((size_t)32 * 1024 * 1024)
 #define REFUSAL_SIZE    96
@@ -28,12 +28,18 @@ static void batch_memory_cleanup(struct batch_memory *memory)
     free(memory->header_pointers);
 }
 
-static size_t count_headers(const rd_kafka_message_t *message, rd_kafka_headers_t **ret_headers)
+static size_t count_all_headers(const rd_kafka_message_t *message, rd_kafka_headers_t **ret_headers)
 {
     *ret_headers = NULL;
     if (rd_kafka_message_headers(message, ret_headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
         return 0;
-    size_t count = rd_kafka_header_cnt(*ret_headers);
+    return rd_kafka_header_cnt(*ret_headers);
+}
+
+/* Those that travel. */
+static size_t count_headers(const rd_kafka_message_t *message, rd_kafka_headers_t **ret_headers)
+{
+    size_t count = count_all_headers(message, ret_headers);
     return count > MAX_HEADERS ? MAX_HEADERS : count;
 }
 
@@ -139,6 +145,9 @@ int deliver_batch_send(struct worker_peer *peer, const struct deliver_batch *bat
         fill_record(batch, message, &memory, &memory.records[i]);
         memory.records[i].headers = memory.header_pointers + headers;
         memory.records[i].n_headers = fill_headers(message, &memory, headers);
+        rd_kafka_headers_t *unused = NULL;
+        memory.records[i].dropped_headers =
+            (uint32_t)(count_all_headers(message, &unused) - memory.records[i].n_headers);
         headers += memory.records[i].n_headers;
         memory.pointers[i] = &memory.records[i];
     }

@@ -167,13 +167,14 @@ int kafka_client_new_producer(
     return make_client(RD_KAFKA_PRODUCER, configuration, ret_client);
 }
 
-static int configure_consumer(const struct settings *settings, rd_kafka_conf_t *configuration)
+static int configure_consumer(
+    const struct settings *settings, const char *group, rd_kafka_conf_t *configuration)
 {
     int result = set_shared(configuration, settings);
     if (result == 0)
         result = set_table(configuration, consumer_properties, ARRAY_LENGTH(consumer_properties));
     if (result == 0)
-        result = set_property(configuration, "group.id", settings->kafka.group);
+        result = set_property(configuration, "group.id", group);
     if (result == 0)
         result =
             set_number(configuration, "session.timeout.ms", settings->kafka.session_timeout_ms);
@@ -198,7 +199,7 @@ static int configure_consumer(const struct settings *settings, rd_kafka_conf_t *
 int kafka_client_new_consumer(const struct settings *settings, rd_kafka_t **ret_client)
 {
     rd_kafka_conf_t *configuration = rd_kafka_conf_new();
-    int result = configure_consumer(settings, configuration);
+    int result = configure_consumer(settings, settings->kafka.group, configuration);
     if (result < 0) {
         rd_kafka_conf_destroy(configuration);
         return result;
@@ -224,8 +225,9 @@ static int try_client(const struct settings *settings, rd_kafka_type_t type,
     char ret_reason[KAFKA_CLIENT_REASON_SIZE])
 {
     rd_kafka_conf_t *configuration = rd_kafka_conf_new();
-    int result = type == RD_KAFKA_PRODUCER ? configure_producer(settings, false, configuration)
-                                           : configure_consumer(settings, configuration);
+    int result = type == RD_KAFKA_PRODUCER
+                     ? configure_producer(settings, false, configuration)
+                     : configure_consumer(settings, settings->kafka.group, configuration);
     (void)snprintf(ret_reason, KAFKA_CLIENT_REASON_SIZE, "is refused by librdkafka");
     rd_kafka_t *client =
         result == 0 ? rd_kafka_new(type, configuration, ret_reason, KAFKA_CLIENT_REASON_SIZE)
@@ -256,13 +258,8 @@ int kafka_client_new_reader(
     const struct settings *settings, const char *group, rd_kafka_t **ret_client)
 {
     rd_kafka_conf_t *configuration = rd_kafka_conf_new();
-    int result = set_shared(configuration, settings);
-    if (result == 0)
-        result = set_table(configuration, consumer_properties, ARRAY_LENGTH(consumer_properties));
-    if (result == 0)
-        result = set_property(configuration, "group.id", group);
-    if (result == 0)
-        result = kafka_options_apply(settings, RD_KAFKA_CONSUMER, configuration);
+    /* With the consumer's settings: what is accepted for the one is accepted for the other. */
+    int result = configure_consumer(settings, group, configuration);
     /* It has no loop that takes events. */
     if (result == 0)
         result = set_property(configuration, "log.queue", "false");

@@ -100,6 +100,10 @@ bool topic_setup_update(
         remind(setup, WRITTEN_TOPICS + i, setup->read[i], now_us);
         is_complete = false;
     }
+    if (missing_count == 0) {
+        setup->next_try_us = 0;
+        setup->retry_delay_us = FIRST_RETRY_US;
+    }
     if (missing_count > 0 && setup->settings->kafka.create_topics != 0)
         create_topics(setup, missing, missing_count, now_us);
     return is_complete;

@@ -1,7 +1,8 @@
 /* Makes the topics that userd writes to, where they are missing and where the settings allow it,
  * and says what is missing.
  *
- * Never waits and never gives up: a topic that cannot be made now is tried again with back-off.
+ * Never waits and never gives up: a topic that cannot be made now is tried again with back-off,
+ * which begins anew once all of them were there.
  */
 #ifndef USERD_EVENTD_TOPIC_SETUP_H
 #define USERD_EVENTD_TOPIC_SETUP_H

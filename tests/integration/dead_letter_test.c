@@ -313,6 +313,51 @@ Test(dead_letters, carry_the_id_of_their_event)
     }
 }
 
+/* `count` headers of their own numbers. */
+static void when_garbage_with_headers_is_sent(size_t count)
+{
+    const char **headers = calloc(2 * count + 1, sizeof(*headers));
+    char *texts = calloc(count, 8);
+    cr_assert(headers != NULL && texts != NULL);
+    for (size_t i = 0; i < count; i++) {
+        (void)snprintf(texts + 8 * i, 8, "%zu", i);
+        headers[2 * i] = "n";
+        headers[2 * i + 1] = texts + 8 * i;
+    }
+    test_broker_send_with(&userd.broker, "registration", "garbage", headers);
+    free(headers);
+    free(texts);
+}
+
+static void then_letter_has_headers(size_t count, const char *dropped)
+{
+    struct test_record record;
+    cr_assert(test_reader_next(&reader, &record, TEST_TIMEOUT_MS), "no dead letter");
+    size_t found = 0;
+    for (const char *place = record.headers; (place = strstr(place, "n=")) != NULL; place++) {
+        if (place != record.headers && place[-1] != '\n')
+            continue;
+        cr_assert_eq(strtoul(place + 2, NULL, 10), found);
+        found++;
+    }
+    cr_assert_eq(found, count);
+    const char *said = strstr(record.headers, "dlq-headers-dropped=");
+    if (dropped == NULL)
+        cr_assert_null(said, "%s", said);
+    else
+        cr_assert(said != NULL && strncmp(said, dropped, strlen(dropped)) == 0, "%s", said);
+    test_record_cleanup(&record);
+}
+
+Test(dead_letters, keep_their_headers_or_say_how_many_are_dropped)
+{
+    test_reader_open(&reader, &userd.broker, DEAD_LETTERS);
+    when_garbage_with_headers_is_sent(10000);
+    then_letter_has_headers(10000, NULL);
+    when_garbage_with_headers_is_sent(10234);
+    then_letter_has_headers(10000, "dlq-headers-dropped=234\n");
+}
+
 Test(dead_letters, of_a_topic_that_is_not_there_are_an_error)
 {
     when_userd_stops(&userd);

@@ -30,7 +30,8 @@ static void add_text(struct event_header *header, const char *name, const char *
     *header = (struct event_header){.name = name, .value = text, .value_length = strlen(text)};
 }
 
-static void add_origin(struct dead_letter *memory, const Userd__Ipc__DeliverBatch *batch,
+/* How many there are. */
+static size_t add_origin(struct dead_letter *memory, const Userd__Ipc__DeliverBatch *batch,
     const Userd__Ipc__Record *record, const char *const reason[2], struct event_header *headers)
 {
     size_t size = sizeof(memory->numbers[0]);
@@ -46,6 +47,11 @@ static void add_origin(struct dead_letter *memory, const Userd__Ipc__DeliverBatc
     add_text(&headers[4], "dlq-reason", reason[0]);
     add_text(&headers[5], "dlq-error", memory->error);
     add_text(&headers[6], "dlq-attempts", memory->numbers[3]);
+    if (record->dropped_headers == 0)
+        return DEAD_LETTER_HEADERS - 1;
+    (void)snprintf(memory->numbers[4], size, "%" PRIu32, record->dropped_headers);
+    add_text(&headers[7], "dlq-headers-dropped", memory->numbers[4]);
+    return DEAD_LETTER_HEADERS;
 }
 
 void dead_letter_cleanup(struct dead_letter *memory)
@@ -82,14 +88,14 @@ int dead_letter_fill(struct dead_letter *memory, const Userd__Ipc__DeliverBatch 
         memory->headers[i].value = bytes_of(&header->value, !header->is_null);
         memory->headers[i].value_length = header->value.len;
     }
-    add_origin(memory, batch, record, reason, memory->headers + own);
+    size_t added = add_origin(memory, batch, record, reason, memory->headers + own);
     *ret_letter = (struct user_dead_letter){
         .key = bytes_of(&record->key, record->has_key),
         .key_length = record->key.len,
         .value = bytes_of(&record->value, record->has_value),
         .value_length = record->value.len,
         .headers = memory->headers,
-        .header_count = own + DEAD_LETTER_HEADERS,
+        .header_count = own + added,
     };
     return 0;
 }

@@ -11,7 +11,7 @@
 
 #include "ipc.pb-c.h"
 
-#define DEAD_LETTER_HEADERS 7
+#define DEAD_LETTER_HEADERS 8 /* at most: one of them only where headers were dropped */
 #define DEAD_LETTER_TEXT    320
 
 /* The outbox row's event id: each repeat of the letter has the same. The relay adds it. */
@@ -21,7 +21,7 @@ struct dead_letter {
     struct event_header *headers; /* owned */
     char **names;                 /* owned, as are its members: names that had to be mended */
     size_t name_count;
-    char numbers[4][24];
+    char numbers[5][24];
     char error[DEAD_LETTER_TEXT];
 };
 

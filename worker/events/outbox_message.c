@@ -9,8 +9,8 @@
 #include "common/trace_context.h"
 #include "worker/events/dead_letter.h"
 
-#define STORED_HEADERS_MAX 1100 /* a record's, as eventd bounds them, and a dead letter's own */
-#define OUR_HEADERS        8    /* those of add_cloud_event(), or DEAD_LETTER_EVENT_ID */
+#define STORED_HEADERS_MAX 10100 /* a record's, as eventd bounds them, and a dead letter's own */
+#define OUR_HEADERS        8     /* those of add_cloud_event(), or DEAD_LETTER_EVENT_ID */
 
 static char *text_of(const char *bytes, size_t length)
 {

@@ -70,6 +70,34 @@ Test(kafka_options, with_a_value_that_librdkafka_does_not_take_are_refused)
     cr_expect_null(client);
 }
 
+/* What a consumer takes, the reader of dead letters takes too. */
+Test(kafka_options, hold_for_the_reader_as_for_the_consumer)
+{
+    static const char *const properties[] = {
+        "session.timeout.ms", "heartbeat.interval.ms", "max.poll.interval.ms"};
+    settings.kafka.session_timeout_ms = 12000;
+    given("max.poll.interval.ms", "40000");
+    rd_kafka_t *reader = NULL;
+    cr_assert_eq(kafka_client_new_reader(&settings, "letters", &reader), 0);
+    rd_kafka_t *consumer = NULL;
+    cr_assert_eq(kafka_client_new_consumer(&settings, &consumer), 0);
+    for (size_t i = 0; i < ARRAY_LENGTH(properties); i++) {
+        char expected[64] = "";
+        char value[64] = "";
+        size_t size = sizeof(value);
+        (void)rd_kafka_conf_get(rd_kafka_conf(consumer), properties[i], expected, &size);
+        size = sizeof(value);
+        (void)rd_kafka_conf_get(rd_kafka_conf(reader), properties[i], value, &size);
+        cr_expect_str_eq(value, expected, "%s", properties[i]);
+    }
+    char group[64] = "";
+    size_t size = sizeof(group);
+    (void)rd_kafka_conf_get(rd_kafka_conf(reader), "group.id", group, &size);
+    cr_expect_str_eq(group, "letters");
+    rd_kafka_destroy(reader);
+    rd_kafka_destroy(consumer);
+}
+
 Test(kafka_options, win_over_our_own_choice)
 {
     given("socket.timeout.ms", "4321");
