@@ -52,6 +52,7 @@ static const struct setting_row table[] = {
     STRING("run_dir", run_dir, MASTER, "/run/userd"),
     CHOICE("core_bridge", core_bridge, WORKER, CORE_BRIDGE_AUTO, core_bridge_names),
     INTEGER("busy_poll_us", busy_poll_us, WORKER, 0, 0, 10000),
+    BOOLEAN("reflection", reflection, WORKER, true),
 
     SECRET("database.url", database.url, WORKER, "postgresql://userd@127.0.0.1/user_db"),
     STRING("database.password_file", database.password_file, MASTER, ""),

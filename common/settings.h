@@ -47,6 +47,7 @@ struct settings {
     char *run_dir;
     int core_bridge; /* enum core_bridge_mode */
     int busy_poll_us;
+    int reflection; /* bool */
     struct settings_listener listeners[SETTINGS_MAX_LISTENERS];
     size_t listener_count;
     struct {

@@ -137,5 +137,22 @@ class IntrospectionTest(unittest.TestCase):
             pass
 
 
+class WithoutReflectionTest(unittest.TestCase):
+    """reflection = false."""
+
+    def test_reflection_is_not_served_and_the_rest_is(self):
+        """An unknown method, in both versions and on each listener; health is there."""
+        with userd_service.Service(workers=1, settings="reflection = false;") as service:
+            for address in (service.gateway, service.post):
+                with grpc.insecure_channel(address) as channel:
+                    for version in ("v1", "v1alpha"):
+                        method = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+                        with self.assertRaises(grpc.RpcError) as raised:
+                            list(method(iter([length_prefixed(7, b"")]), timeout=userd_service.TIMEOUT_S))
+                        self.assertEqual(raised.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
+                    check = channel.unary_unary("/grpc.health.v1.Health/Check")
+                    self.assertEqual(check(b"", timeout=userd_service.TIMEOUT_S), SERVING)
+
+
 if __name__ == "__main__":
     unittest.main()

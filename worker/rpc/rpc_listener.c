@@ -63,6 +63,12 @@ static int register_services(struct rpc_listener *listener)
     return 0;
 }
 
+/* That are served. */
+static size_t reflection_versions(const struct rpc_listener *listener)
+{
+    return listener->context->options->settings->reflection != 0 ? RPC_REFLECTION_VERSIONS : 0;
+}
+
 static int register_own_services(struct rpc_listener *listener)
 {
     struct rpc_listener_context *context = listener->context;
@@ -73,7 +79,7 @@ static int register_own_services(struct rpc_listener *listener)
         &listener->health.service.base, RPC_HEALTH_METHOD_CHECK);
     if (error == 0)
         error = rpc_stream_method_register(&listener->health.watch, &context->streams, &place);
-    for (size_t i = 0; i < RPC_REFLECTION_VERSIONS && error == 0; i++)
+    for (size_t i = 0; i < reflection_versions(listener) && error == 0; i++)
         error =
             rpc_stream_method_register(&listener->reflection.methods[i], &context->streams, &place);
     return error;
@@ -121,7 +127,7 @@ void rpc_listener_start(struct rpc_listener *listener)
         rpc_method_request(&listener->methods[i], REQUESTS_OF_METHOD);
     rpc_method_request(&listener->health_check, REQUESTS_OF_HEALTH);
     rpc_stream_method_request(&listener->health.watch);
-    for (size_t i = 0; i < RPC_REFLECTION_VERSIONS; i++)
+    for (size_t i = 0; i < reflection_versions(listener); i++)
         rpc_stream_method_request(&listener->reflection.methods[i]);
     const struct rpc_method_place place = {.server = listener->core, .listener = listener->number};
     rpc_unknown_request(&place, &listener->context->calls);
