@@ -1,7 +1,11 @@
 #!/usr/bin/python3
 """Messages whose flag is neither 0 nor 1: the C core takes such a one for an empty message and says nothing. No method may execute it."""
 import contextlib
+import os
+import pathlib
+import re
 import struct
+import tempfile
 import unittest
 
 import raw_http2
@@ -9,6 +13,7 @@ import userd_service
 
 FLAGS = range(2, 256)
 VICTIM = 1234567
+INTERNAL = 13
 GATEWAY_METHODS = {
     "/user.User/GetUser": raw_http2.number_field(1, VICTIM),
     "/user.User/UserUpdate": raw_http2.number_field(1, VICTIM) + b"\x12\x05Trini",
@@ -25,8 +30,21 @@ OWN_METHODS = {
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": b"\x3a\x00",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": b"\x3a\x00",
 }
-SETTINGS = "limits = { connection_rate_per_address = 0; };"
+SETTINGS = "limits = { connection_rate_per_address = 0; ban_seconds = 0; };"
 USERS = 'SELECT string_agg(id_auth || username, \' \' ORDER BY id_auth) FROM "user"'
+
+
+def status_of(address, path, flag, request):
+    """What the call's trailers say, as they were sent."""
+    with contextlib.closing(raw_http2.RawClient(address, path)) as client:
+        stream = client.next_stream()
+        client.send(client.acknowledge() + raw_http2.frame(raw_http2.HEADERS, raw_http2.END_HEADERS, stream, client.headers())
+                    + raw_http2.frame(raw_http2.DATA, raw_http2.END_STREAM, stream,
+                                      bytes([flag]) + struct.pack(">I", len(request)) + request))
+        for kind, flags, number, payload in client.frames():
+            if kind == raw_http2.HEADERS and flags & raw_http2.END_STREAM and number == stream:
+                return int(re.search(rb"grpc-status[\x01\x02](\d+)", payload).group(1))
+    return None
 
 
 class MessageFlagTest(unittest.TestCase):
@@ -83,11 +101,54 @@ class MessageFlagTest(unittest.TestCase):
             self.assertEqual(self.answer(self.service.gateway, path, 1, request), "answered")
         self.assertEqual(self.service.status()["totals"]["connections_reset"], 0)
 
+    def test_an_empty_message_is_executed(self):
+        """Of user 0."""
+        self.assertEqual(status_of(self.service.gateway, "/user.User/GetUser", 0, b""), 0)
+
 
 class WithoutBridge(MessageFlagTest):
     """By the public entry points of the C core alone."""
 
     core_bridge = "off"
+
+
+class BlindTest(unittest.TestCase):
+    """A worker whose C core reads past it (tests/harness/blind_worker.map)."""
+
+    def setUp(self):
+        programs = tempfile.TemporaryDirectory(prefix="userd-blind.")
+        self.addCleanup(programs.cleanup)
+        for program in ("tests/blind/userd-worker", "eventd/userd-eventd"):
+            (pathlib.Path(programs.name) / pathlib.Path(program).name).symlink_to(userd_service.BINARY / program)
+        os.environ["USERD_LIBEXEC_DIR"] = programs.name
+        self.addCleanup(os.environ.pop, "USERD_LIBEXEC_DIR")
+        self.service = userd_service.Service(workers=1, settings=SETTINGS)
+        self.addCleanup(self.service.stop)
+        self.service.log = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self.addCleanup(self.service.log.close)
+        self.service.start()
+        self.service.sql(f"""INSERT INTO "user" (id_auth, username) VALUES (0, 'nobody'), ({VICTIM}, 'neo')""")
+
+    def test_no_method_executes_an_empty_message(self):
+        """Nothing tells it from one with an unknown flag; the log says so, and other messages are executed."""
+        before = self.service.sql(USERS)
+        for address, methods in ((self.service.gateway, GATEWAY_METHODS), (self.service.post, POST_METHODS)):
+            for path, request in methods.items():
+                for flag in (2, 255):
+                    self.assertEqual(status_of(address, path, flag, request), INTERNAL, path)
+                self.assertEqual(status_of(address, path, 0, b""), INTERNAL, path)
+        self.assertEqual(self.service.sql(USERS), before)
+        self.assertEqual(self.service.sql("SELECT count(*) FROM outbox"), "0")
+        self.assertEqual(status_of(self.service.gateway, "/user.User/GetUser", 0, GATEWAY_METHODS["/user.User/GetUser"]), 0)
+        self.assertTrue(self.service.is_serving())
+        self.service.log.seek(0)
+        self.assertIn("connections are not looked into", self.service.log.read())
+
+    def test_the_c_cores_limits_are_stricter(self):
+        """SETTINGS_MAX_CONCURRENT_STREAMS (3)."""
+        with contextlib.closing(raw_http2.RawClient(self.service.gateway, "/user.User/GetUser")) as client:
+            settings = next(payload for kind, _, _, payload in client.frames() if kind == raw_http2.SETTINGS)
+        self.assertIn(struct.pack(">HI", 3, 32), [settings[at:at + 6] for at in range(0, len(settings), 6)])
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ struct rpc_call_pool {
     const struct core_bridge *bridge;
     struct scoreboard_slot *slot;
     size_t message_limit_bytes;
+    bool is_blind;               /* nobody looks at what connections send: see rpc_reader_check.h */
     struct rpc_call *free_calls; /* owned */
     size_t free_count;
     atomic_size_t late;  /* of those in progress */

@@ -24,6 +24,11 @@
  * by default up to four megabytes, which take a tenth of a second. */
 #define READ_BYTES 65536
 
+/* Where connections are not looked into. A client may then open as many streams as it likes until
+ * it has acknowledged the settings, and send as many header blocks: each is smaller. */
+#define BLIND_STREAMS 32
+#define BLIND_PART    4
+
 /* Connections end this often within the time of a drain: with their jitter of a tenth, and calls
  * that are under way, once at least. */
 #define DRAIN_AGES 2
@@ -98,10 +103,16 @@ static int connection_age_ms(const struct settings *settings, bool has_goaway)
     return drain_age_ms > 0 ? drain_age_ms : 1;
 }
 
+static int streams(const struct settings *settings, bool is_blind)
+{
+    int most = settings->limits.streams_per_connection;
+    return is_blind && most > BLIND_STREAMS ? BLIND_STREAMS : most;
+}
+
 /* Ratios are of a worker's CPU for a call, 8 x 32 reads, against the C core's default; two copies
  * of one build differ by 0.05 (HACKING.md). Arguments without one are there for what they do. */
 grpc_server *rpc_core_new_server(const struct settings *settings, grpc_resource_quota *quota,
-    struct core_acceptor *acceptor, bool has_goaway)
+    struct core_acceptor *acceptor, bool has_goaway, bool is_blind)
 {
     grpc_arg arguments[] = {
         core_bridge_acceptor_argument(acceptor),
@@ -111,10 +122,11 @@ grpc_server *rpc_core_new_server(const struct settings *settings, grpc_resource_
         integer_argument(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, -1),
         /* Inflated by us (rpc_message.c), within a bound that the C core does not have. */
         integer_argument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
-        integer_argument(GRPC_ARG_MAX_CONCURRENT_STREAMS, settings->limits.streams_per_connection),
+        integer_argument(GRPC_ARG_MAX_CONCURRENT_STREAMS, streams(settings, is_blind)),
         integer_argument(
             GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, settings->limits.handshake_timeout_ms),
-        integer_argument(GRPC_ARG_MAX_METADATA_SIZE, RPC_CORE_METADATA_BYTES),
+        integer_argument(GRPC_ARG_MAX_METADATA_SIZE,
+            is_blind ? RPC_CORE_METADATA_BYTES / BLIND_PART : RPC_CORE_METADATA_BYTES),
         /* The C core adds a jitter of a tenth either way, and waits for calls that are under way.
          */
         integer_argument(GRPC_ARG_MAX_CONNECTION_AGE_MS, connection_age_ms(settings, has_goaway)),
@@ -129,7 +141,8 @@ grpc_server *rpc_core_new_server(const struct settings *settings, grpc_resource_
          * knows by that who sends something else: 1.00. */
         integer_argument(GRPC_ARG_HTTP2_BDP_PROBE, 0),
         /* For the guard too; with an eighth of it: 0.95. */
-        integer_argument(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, READ_BYTES),
+        integer_argument(
+            GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, is_blind ? READ_BYTES / BLIND_PART : READ_BYTES),
     };
     const grpc_channel_args all = {.num_args = ARRAY_LENGTH(arguments), .args = arguments};
     return grpc_server_create(&all, NULL);

@@ -20,8 +20,10 @@ void rpc_core_cleanup(void);
  * are made. */
 grpc_resource_quota *rpc_core_new_quota(void);
 /* A server with our limits; the acceptor must stay where it is. Without `has_goaway`, the means to
- * ask clients to leave, their connections end by age, often enough for a drain. */
+ * ask clients to leave, their connections end by age, often enough for a drain. `is_blind`: nobody
+ * looks at what connections send (rpc_reader_check.h), so that the C core's own limits have to do.
+ */
 grpc_server *rpc_core_new_server(const struct settings *settings, grpc_resource_quota *quota,
-    struct core_acceptor *acceptor, bool has_goaway);
+    struct core_acceptor *acceptor, bool has_goaway, bool is_blind);
 
 #endif

@@ -77,6 +77,8 @@ static int register_own_services(struct rpc_listener *listener)
     rpc_reflection_init(&listener->reflection, listener->settings, context->descriptors);
     int error = rpc_method_register(&listener->health_check, &context->calls, &place,
         &listener->health.service.base, RPC_HEALTH_METHOD_CHECK);
+    /* It asks for the whole server, and changes nothing. */
+    listener->health_check.may_be_empty = true;
     if (error == 0)
         error = rpc_stream_method_register(&listener->health.watch, &context->streams, &place);
     for (size_t i = 0; i < reflection_versions(listener) && error == 0; i++)
@@ -94,7 +96,7 @@ int rpc_listener_open(
         .number = number,
     };
     listener->core = rpc_core_new_server(context->options->settings, context->quota,
-        &listener->acceptor, context->bridge.has_goaway);
+        &listener->acceptor, context->bridge.has_goaway, context->calls.is_blind);
     grpc_server_register_completion_queue(listener->core, context->queue, NULL);
     listener->credentials = grpc_insecure_server_credentials_create();
     int error = register_services(listener);

@@ -22,6 +22,7 @@ struct rpc_method {
     void *registered; /* the C core's */
     ProtobufCService *service;
     unsigned int index;            /* in the service */
+    bool may_be_empty;             /* an empty request is executed even if it may be a broken one */
     struct scoreboard_method *row; /* NULL: not counted */
 };
 

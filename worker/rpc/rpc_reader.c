@@ -51,6 +51,7 @@ struct reader {
     uint64_t cookie;    /* the kernel's, of the socket; 0: not one of ours */
     uint64_t window_us; /* when the count of resets began */
     uint32_t listener;
+    bool has_read;
     const struct rpc_peer *peer; /* NULL: not known */
     const struct turn *turn;     /* the thread that read it last; NULL: a new turn begins */
     uint64_t turn_number;
@@ -216,6 +217,7 @@ static void end_connection(int fd, const struct reader *reader, const char *reas
 static ssize_t judge_read(
     int fd, struct reader *reader, const struct msghdr *message, ssize_t length, uint64_t now_us)
 {
+    reader->has_read = true;
     const char *reason = judge(reader, message, (size_t)length, now_us);
     if (reason == NULL)
         return length;
@@ -266,6 +268,11 @@ void rpc_reader_add(int fd, uint32_t listener, const struct rpc_peer *peer)
     rpc_frames_init(&reader->frames);
     if ((size_t)fd >= table.used)
         table.used = (size_t)fd + 1;
+}
+
+bool rpc_reader_has_read(int fd)
+{
+    return (size_t)fd < table.count && table.readers[fd].has_read;
 }
 
 static uint32_t resets_limit(const struct settings *settings)

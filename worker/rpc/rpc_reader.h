@@ -10,10 +10,12 @@
  *
  * The C core has no place for this, but it reads with recvmsg(): the worker has one of its own,
  * which the dynamic linker puts in its way. Should another C core read otherwise, nothing is looked
- * at here and rpc_watch is alone again.
+ * at here: a worker finds out at its start (rpc_reader_check.h), and is stricter then.
  */
 #ifndef USERD_WORKER_RPC_RPC_READER_H
 #define USERD_WORKER_RPC_RPC_READER_H
+
+#include <stdbool.h>
 
 #include "common/attributes.h"
 #include "common/scoreboard.h"
@@ -34,6 +36,9 @@ void rpc_reader_close(void);
 /* The C core is about to get this connection, which has not been read from. Its calls are counted
  * at `peer`, which is looked at until rpc_reader_close(); NULL: nowhere. Loop thread. */
 void rpc_reader_add(int fd, uint32_t listener, const struct rpc_peer *peer);
+
+/* Bytes of it have passed here. For rpc_reader_check.h. */
+bool rpc_reader_has_read(int fd);
 
 /* This thread is about to call the C core: each connection may have it for a slice from now on. */
 void rpc_reader_begin_turn(void);

@@ -18,6 +18,7 @@
 #include "worker/rpc/rpc_intake.h"
 #include "worker/rpc/rpc_listener.h"
 #include "worker/rpc/rpc_reader.h"
+#include "worker/rpc/rpc_reader_check.h"
 
 #define HEARTBEAT_US  1000000
 #define STOP_GRACE_MS 400 /* for cancelled calls to come back */
@@ -277,6 +278,7 @@ static int open_core(struct rpc_server *server)
     context->quota = rpc_core_new_quota();
     rpc_call_pool_init(
         &context->calls, context->queue, &context->bridge, server->options.slot, settings);
+    context->calls.is_blind = !rpc_reader_check();
     int error = rpc_burst_open(&context->calls.burst, server->options.event, &context->bridge);
     if (error < 0)
         return error;
