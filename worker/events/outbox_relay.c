@@ -490,7 +490,7 @@ int outbox_relay_new(const struct event_peer_options *options, struct event_peer
         relay->questions[i].relay = relay;
         relay->questions[i].request.on_answer = on_answers[i];
     }
-    int result = open_sources(relay);
+    int result = keyed_hash_init(&relay->window.hash) ? open_sources(relay) : -EIO;
     if (result < 0) {
         (void)outbox_relay_free(relay);
         return result;

@@ -6,20 +6,26 @@
 #define LONGEST_RETRY_US UINT64_C(5000000)
 #define MAX_DOUBLINGS    5
 
-static size_t bucket_of(uint64_t number)
+/* Outbox ids come from a sequence: neighbours go far apart by Fibonacci hashing. */
+static size_t id_bucket_of(int64_t id)
 {
-    /* Fibonacci hashing: neighbours go far apart. */
-    return (size_t)((number * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % OUTBOX_WINDOW_BUCKETS;
+    return (size_t)(((uint64_t)id * UINT64_C(0x9e3779b97f4a7c15)) >> 32) % OUTBOX_WINDOW_BUCKETS;
+}
+
+/* Whoever deletes users chooses theirs. */
+static size_t user_bucket_of(const struct outbox_window *window, int32_t auth_id)
+{
+    return (size_t)keyed_hash_of(&window->hash, (uint32_t)auth_id) % OUTBOX_WINDOW_BUCKETS;
 }
 
 static struct outbox_entry **id_bucket(struct outbox_window *window, int64_t id)
 {
-    return &window->ids[bucket_of((uint64_t)id)];
+    return &window->ids[id_bucket_of(id)];
 }
 
 static struct outbox_entry **user_bucket(struct outbox_window *window, int32_t auth_id)
 {
-    return &window->users[bucket_of((uint32_t)auth_id)];
+    return &window->users[user_bucket_of(window, auth_id)];
 }
 
 static size_t minus(size_t limit, size_t taken)
@@ -81,7 +87,7 @@ static void take_from(struct outbox_amount *amount, const struct outbox_entry *e
 
 struct outbox_entry *outbox_window_find(const struct outbox_window *window, int64_t id)
 {
-    struct outbox_entry *entry = window->ids[bucket_of((uint64_t)id)];
+    struct outbox_entry *entry = window->ids[id_bucket_of(id)];
     while (entry != NULL && entry->id != id)
         entry = entry->id_next;
     return entry;
@@ -171,7 +177,7 @@ static bool is_first_of_user(const struct outbox_window *window, const struct ou
 {
     if (!entry->has_auth_id)
         return true;
-    const struct outbox_entry *other = window->users[bucket_of((uint32_t)entry->auth_id)];
+    const struct outbox_entry *other = window->users[user_bucket_of(window, entry->auth_id)];
     for (; other != entry; other = other->user_next) {
         if (other->auth_id == entry->auth_id && other->state != OUTBOX_DONE)
             return false;

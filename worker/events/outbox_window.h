@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/keyed_hash.h"
+
 #define OUTBOX_WINDOW_ROWS    6000
 #define OUTBOX_WINDOW_ROOM    500 /* rows that a read is worth its while for */
 #define OUTBOX_WINDOW_BYTES   ((size_t)8 * 1024 * 1024)
@@ -63,6 +65,7 @@ struct outbox_share {
 };
 
 struct outbox_window {
+    struct keyed_hash hash; /* of users; the caller's to initialise */
     uint64_t epoch;
     size_t count;
     size_t bytes;

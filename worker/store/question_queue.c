@@ -290,14 +290,17 @@ const struct user_question *question_queue_next(struct question_queue *queue, in
     return NULL;
 }
 
-struct user_question *question_queue_pop(struct question_queue *queue, int64_t now_us)
+struct user_question *question_queue_pop_next(struct question_queue *queue)
 {
-    if (!question_queue_next(queue, now_us))
-        return NULL;
     uint32_t source = queue->lines[queue->ring_last].next;
     struct user_question *question = shift(queue);
     pay_turn(queue, source, question);
     return question;
+}
+
+struct user_question *question_queue_pop(struct question_queue *queue, int64_t now_us)
+{
+    return question_queue_next(queue, now_us) ? question_queue_pop_next(queue) : NULL;
 }
 
 static void put_back_one(struct question_queue *queue, struct user_question *question)

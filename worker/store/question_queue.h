@@ -72,9 +72,12 @@ static inline bool question_queue_is_empty(const struct question_queue *queue)
 {
     return queue->ring_count == 0;
 }
-/* The next question that is still of use, and the same taken out; those before it that are over are
- * answered. NULL: none. */
+/* The next question that is still of use; those before it that are over are answered. NULL: none.
+ */
 const struct user_question *question_queue_next(struct question_queue *queue, int64_t now_us);
+/* Takes that one out, whatever has become of it: it may be cancelled at any moment. */
+struct user_question *question_queue_pop_next(struct question_queue *queue);
+/* Both. */
 struct user_question *question_queue_pop(struct question_queue *queue, int64_t now_us);
 /* Puts a list of popped questions (in the order of popping, joined by `next`) back to the front. */
 void question_queue_put_back(struct question_queue *queue, struct user_question *first);

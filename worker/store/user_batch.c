@@ -7,7 +7,8 @@
 #include "common/log.h"
 #include "worker/store/user_store_private.h"
 
-#define CONFLICT_ATTEMPTS 3
+#define CONFLICT_ATTEMPTS   3
+#define REFUSALS_PER_SECOND 2 /* that are logged: a batch that is refused goes on one by one */
 
 static const struct user_shape *const shapes[USER_QUESTION_KINDS] = {
     [USER_QUESTION_NAMES] = &user_read_names,
@@ -62,9 +63,12 @@ static enum user_outcome error_outcome(
         return outcome;
     bool is_passing =
         user_store_is_passing(answer->sqlstate) || user_store_is_conflict(answer->sqlstate);
-    log_write(is_passing ? LOG_LEVEL_WARN : LOG_LEVEL_ERROR,
-        "database refused statement=%s questions=%zu sqlstate=%s message=\"%s\"",
-        shape->statement->name, batch->sent_count, answer->sqlstate, answer->message);
+    unsigned int suppressed = 0;
+    if (log_limit_allows(&batch->store->refusal_limit, REFUSALS_PER_SECOND, &suppressed))
+        log_write(is_passing ? LOG_LEVEL_WARN : LOG_LEVEL_ERROR,
+            "database refused statement=%s questions=%zu sqlstate=%s message=\"%s\" suppressed=%u",
+            shape->statement->name, batch->sent_count, answer->sqlstate, answer->message,
+            suppressed);
     return is_passing ? USER_UNAVAILABLE : USER_FAILED;
 }
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "worker/store/user_batch.h"
+#include "worker/store/user_store_private.h"
 
 #define NAMES_BATCH_IDS 1024 /* a question with more goes alone */
 #define ID_BATCH_NAMES  256
@@ -61,7 +62,7 @@ static void take_names(struct user_batch *batch, struct question_queue *queue, i
         if (batch->question_count > 0 && id_count + count > NAMES_BATCH_IDS)
             return;
         id_count += count;
-        batch->questions[batch->question_count++] = question_queue_pop(queue, now_us);
+        batch->questions[batch->question_count++] = question_queue_pop_next(queue);
     }
 }
 
@@ -86,9 +87,9 @@ static bool reset_names(struct user_batch *batch, size_t id_count)
 /* The slot of an id, or the free one where it belongs. */
 static struct name_slot *find_name(const struct user_batch *batch, int32_t auth_id)
 {
-    /* Fibonacci hashing: ids come in runs. */
-    uint64_t hash = (uint64_t)(uint32_t)auth_id * UINT64_C(0x9e3779b97f4a7c15);
-    size_t index = (size_t)(hash >> 32) & (batch->names_capacity - 1);
+    /* Whoever asks chooses the ids. */
+    uint64_t hash = keyed_hash_of(&batch->store->hash, (uint32_t)auth_id);
+    size_t index = (size_t)hash & (batch->names_capacity - 1);
     while (batch->names[index].is_used && batch->names[index].auth_id != auth_id)
         index = (index + 1) & (batch->names_capacity - 1);
     return &batch->names[index];

@@ -205,8 +205,10 @@ int user_store_new(const struct user_store_options *options, struct user_store *
     store->event = sd_event_ref(options->event);
     for (size_t i = 0; i < USER_QUESTION_KINDS; i++)
         store->queues[i].intake = &store->intake;
-    int error =
-        question_intake_init(&store->intake, (size_t)options->settings->limits.queued_calls);
+    int error = keyed_hash_init(&store->hash) ? 0 : -EIO;
+    if (error >= 0)
+        error =
+            question_intake_init(&store->intake, (size_t)options->settings->limits.queued_calls);
     if (error >= 0)
         error = start(store);
     if (error < 0) {

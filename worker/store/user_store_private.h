@@ -2,6 +2,8 @@
 #ifndef USERD_WORKER_STORE_USER_STORE_PRIVATE_H
 #define USERD_WORKER_STORE_USER_STORE_PRIVATE_H
 
+#include "common/keyed_hash.h"
+#include "common/log.h"
 #include "worker/store/question_queue.h"
 #include "worker/store/store_lanes.h"
 #include "worker/store/user_batch.h"
@@ -14,6 +16,8 @@ struct user_store {
     struct user_store_options options;
     sd_event *event;           /* owned */
     struct store_lanes *lanes; /* owned */
+    struct keyed_hash hash;    /* of ids that callers choose */
+    struct log_limit refusal_limit;
     struct question_intake intake;
     struct question_queue queues[USER_QUESTION_KINDS];
     sd_event_source *wake_source;    /* owned: the intake's eventfd */

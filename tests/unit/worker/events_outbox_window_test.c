@@ -1,6 +1,8 @@
 /* worker/events/outbox_window: order for each user, epochs, bounds. */
 #include <criterion/criterion.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "worker/events/outbox_window.h"
 
@@ -207,4 +209,50 @@ Test(outbox_window, counts_shares_through_every_way_of_a_row, .init = given_empt
     cr_assert_eq(share->all.rows + share->sent.rows + share->failing.rows, 0);
     cr_assert_eq(share->all.bytes + share->sent.bytes + share->failing.bytes, 0);
     cr_assert_eq(window.count + window.bytes + window.sent, 0);
+}
+
+/* ---- ids of users that somebody chose ---- */
+
+#define USERS     5000
+#define FIBONACCI UINT64_C(0x9e3779b97f4a7c15)
+
+/* CPU time of this thread for a row of each user, sent once. */
+static int64_t cost_of(const int32_t *users)
+{
+    struct outbox_entry *rows = calloc(USERS, sizeof(*rows));
+    cr_assert_not_null(rows);
+    given_empty_window();
+    struct timespec start;
+    struct timespec end;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start);
+    for (int i = 0; i < USERS; i++) {
+        rows[i] = (struct outbox_entry){.id = i + 1, .auth_id = users[i], .has_auth_id = true};
+        outbox_window_add(&window, &rows[i]);
+    }
+    struct outbox_entry *entry = NULL;
+    while ((entry = outbox_window_next_sendable(&window, entry, NOW)) != NULL)
+        outbox_window_mark_sent(&window, entry);
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
+    given_empty_window();
+    free(rows);
+    return (end.tv_sec - start.tv_sec) * 1000000 + (end.tv_nsec - start.tv_nsec) / 1000;
+}
+
+/* They all belong into one bucket of a hash that anybody can compute. */
+Test(outbox_window, takes_users_that_were_chosen_to_meet_as_any_others)
+{
+    static int32_t chosen[USERS];
+    static int32_t others[USERS];
+    int count = 0;
+    for (uint64_t id = 0; count < USERS; id++) {
+        if (((id * FIBONACCI) >> 32) % OUTBOX_WINDOW_BUCKETS == 0)
+            chosen[count++] = (int32_t)id;
+    }
+    for (int i = 0; i < USERS; i++)
+        others[i] = i * 7919;
+    (void)cost_of(others); /* warm */
+    int64_t usual_us = cost_of(others);
+    int64_t chosen_us = cost_of(chosen);
+    cr_assert_lt(chosen_us, 20 * (usual_us + 100), "%lld us against %lld", (long long)chosen_us,
+        (long long)usual_us);
 }

@@ -446,3 +446,23 @@ Test(question_queue, loses_nothing_between_threads)
     }
     tear_down(&fixture);
 }
+
+/* The asker's thread cancels at any moment. */
+Test(question_queue, takes_out_the_next_question_though_it_was_cancelled_meanwhile)
+{
+    struct fixture fixture;
+    set_up(&fixture, 10);
+    atomic_bool is_cancelled = false;
+    struct test_question asked = make_question(1, INT64_MAX);
+    asked.question.is_cancelled = &is_cancelled;
+    enum user_outcome outcome;
+    cr_assert(question_intake_put(&fixture.intake, &asked.question, &outcome));
+    question_intake_take(&fixture.intake, fixture.queues);
+    struct question_queue *queue = &fixture.queues[USER_QUESTION_NAMES];
+    cr_assert_eq(question_queue_next(queue, 1), &asked.question);
+    atomic_store(&is_cancelled, true);
+    cr_assert_eq(question_queue_pop_next(queue), &asked.question);
+    cr_assert_eq(asked.answers, 0);
+    cr_assert(question_queue_is_empty(queue));
+    tear_down(&fixture);
+}
