@@ -1,5 +1,8 @@
 /* What the API Gateway sees of user.User: every method, and every error that it shows to people. */
 #include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "tests/harness/test_userd.h"
 #include "user/user.pb-c.h"
@@ -137,6 +140,101 @@ Test(gateway, refuses_names_that_break_the_rules_with_a_message_for_people)
         test_reply_cleanup(&reply);
     }
     then_name_is(&userd, 1, "trinity");
+}
+
+/* As by event, or by the legacy service. */
+static void given_user_without_claim(int32_t auth_id, const char *username)
+{
+    PGconn *session = test_database_connect(&userd.database);
+    char id_text[16];
+    (void)snprintf(id_text, sizeof(id_text), "%d", auth_id);
+    const char *const values[] = {id_text, username};
+    PGresult *result =
+        PQexecParams(session, "INSERT INTO \"user\" (id_auth, username) VALUES ($1::int4, $2)", 2,
+            NULL, values, NULL, NULL, 0);
+    cr_assert(PQresultStatus(result) == PGRES_COMMAND_OK, "%s", PQresultErrorMessage(result));
+    PQclear(result);
+    PQfinish(session);
+}
+
+/* A profile form sends all of its fields. */
+Test(gateway, lets_a_user_keep_the_own_name_whatever_it_is)
+{
+    static const char long_name[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+    static const char decomposed[] = "Zoe\xCC\x88 Z";
+    given_user(&userd, 1, "trinity");       /* holds the claim */
+    given_user_without_claim(2, "trinity"); /* a namesake */
+    given_user_without_claim(3, "x");       /* against the rules */
+    given_user_without_claim(4, long_name);
+    given_user_without_claim(5, decomposed); /* not in NFC */
+    given_user_without_claim(6, "two  spaces\xE2\x80\x8B");
+    given_user_without_claim(7, "");
+    then_database_says(&userd, "SELECT count(*) FROM username_claim WHERE id_auth = 2", "0");
+    static const char *const names[] = {
+        "trinity", "trinity", "x", long_name, decomposed, "two  spaces\xE2\x80\x8B", ""};
+    char *rows = test_database_value(
+        &userd.database, "SELECT string_agg(xmin || ' ' || ctid, ',' ORDER BY id) FROM \"user\"");
+    for (int32_t id = 1; id <= 7; id++) {
+        struct test_reply reply;
+        when_renamed(&userd, id, names[id - 1], &reply);
+        then_renamed_to(&reply, names[id - 1]);
+        then_name_is(&userd, id, names[id - 1]);
+    }
+    then_database_says(
+        &userd, "SELECT string_agg(xmin || ' ' || ctid, ',' ORDER BY id) FROM \"user\"", rows);
+    then_database_says(&userd, "SELECT count(*) FROM username_claim WHERE id_auth = 2", "0");
+    free(rows);
+    struct test_reply reply;
+    when_renamed(&userd, 3, "y", &reply);
+    then_fails_with(&reply, GRPC_STATUS_INVALID_ARGUMENT, "username must have 4 to 32 characters");
+    when_renamed(&userd, 2, "Trinity", &reply);
+    then_fails_with(&reply, GRPC_STATUS_INVALID_ARGUMENT, "username is already taken");
+    when_renamed(&userd, 5, "Zo\xC3\xAB Z", &reply);
+    then_renamed_to(&reply, "Zo\xC3\xAB Z");
+}
+
+Test(gateway, says_that_a_user_is_absent_before_it_judges_the_name)
+{
+    given_user(&userd, 1, "trinity");
+    for (size_t i = 0; i < ARRAY_LENGTH(bad_names); i++) {
+        struct test_reply reply;
+        when_renamed(&userd, 404, bad_names[i], &reply);
+        then_fails_with(&reply, GRPC_STATUS_NOT_FOUND, "Not found");
+    }
+    struct test_reply reply;
+    when_renamed(&userd, 404, "trinity", &reply);
+    then_fails_with(&reply, GRPC_STATUS_NOT_FOUND, "Not found");
+    /* so long that it is nobody's own */
+    static char huge[20000];
+    memset(huge, 'x', sizeof(huge) - 1);
+    when_renamed(&userd, 404, huge, &reply);
+    then_fails_with(&reply, GRPC_STATUS_NOT_FOUND, "Not found");
+    when_renamed(&userd, 1, huge, &reply);
+    then_fails_with(&reply, GRPC_STATUS_INVALID_ARGUMENT, "username must have at most 512 bytes");
+}
+
+/* The API Gateway shows no name of more than 32 code points. */
+Test(gateway, names_the_character_that_it_refuses_and_counts_code_points)
+{
+    given_user(&userd, 1, "trinity");
+    struct test_reply reply;
+    when_renamed(&userd, 1, "tri\xE2\x80\x8Bnity", &reply);
+    then_fails_with(&reply, GRPC_STATUS_INVALID_ARGUMENT,
+        "username must not contain invisible or formatting characters: U+200B");
+    char name[17 * 3 + 1] = "";
+    for (int i = 0; i < 17; i++)
+        memcpy(name + (size_t)i * 3, "\xE0\xA5\x98", 4); /* U+0958 */
+    when_renamed(&userd, 1, name, &reply);
+    then_fails_with(
+        &reply, GRPC_STATUS_INVALID_ARGUMENT, "username must have at most 32 code points");
+    /* a family, stored as sent; whoever leaves the joiners out means the same name */
+    static const char family[] = "neo\xF0\x9F\x91\xA8\xE2\x80\x8D\xF0\x9F\x91\xA9";
+    static const char apart[] = "neo\xF0\x9F\x91\xA8\xF0\x9F\x91\xA9";
+    when_renamed(&userd, 1, family, &reply);
+    then_renamed_to(&reply, family);
+    given_user(&userd, 2, "morpheus");
+    when_renamed(&userd, 2, apart, &reply);
+    then_fails_with(&reply, GRPC_STATUS_INVALID_ARGUMENT, "username is already taken");
 }
 
 Test(gateway, refuses_a_name_that_is_no_utf8)

@@ -94,6 +94,14 @@ Test(post, says_not_found_for_unknown_names)
     }
 }
 
+/* By event a name may be anything. */
+Test(post, finds_a_user_whose_name_is_empty)
+{
+    test_database_execute(
+        &userd.database, "INSERT INTO \"user\" (id_auth, username) VALUES (5, '')");
+    then_id_is("", 5);
+}
+
 Test(post, reads_a_name_by_id)
 {
     given_user(&userd, 17, "trinity");

@@ -86,11 +86,14 @@ static void user_v1_get_user(User__User_Service *service, const User__UserGetReq
 static void on_renamed(struct user_question *question, enum user_outcome outcome)
 {
     const struct update_call *state = CONTAINER_OF(question, struct update_call, question.question);
-    if (outcome == USER_DONE)
+    if (outcome != USER_DONE)
+        call_outcome_fail(state->call, question, outcome);
+    else if (state->question.ret_is_unchanged)
+        answer_username(
+            state->call, state->closure, state->question.username, state->question.username_length);
+    else
         answer_username(
             state->call, state->closure, state->question.stored, state->question.stored_length);
-    else
-        call_outcome_fail(state->call, question, outcome);
 }
 
 static void user_v1_user_update(User__User_Service *service, const User__UserUpdateRequest *request,

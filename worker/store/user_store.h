@@ -53,7 +53,7 @@ struct user_question {
      * only then is it worth while to watch for a cancellation. May be NULL. */
     void (*on_wait)(struct user_question *question);
     void *asker;         /* for on_wait */
-    const char *message; /* with USER_NAME_INVALID: for people; static text */
+    const char *message; /* with USER_NAME_INVALID: for people; valid during on_done */
     uint32_t source;     /* who asks: sources take turns. Small numbers; 0: nobody in particular */
     uint32_t cost;       /* rows that it asks for; 0: one */
     /* private to the store while queued */
@@ -95,17 +95,23 @@ struct user_id_question {
     void (*on_found)(struct user_question *question, enum user_outcome outcome);
 };
 
-/* UserUpdate. */
+/* UserUpdate. A user that is not there is not found, whatever the name; the name that a user has
+ * already is fine, whatever it is. */
+#define USER_MESSAGE_SIZE 128
 struct user_rename {
     struct user_question question;
     int32_t auth_id;
     const char *username; /* as sent, the caller's */
     size_t username_length;
-    char *stored; /* NFC form: set by user_service, malloc'ed, valid during on_done, freed by
-                     user_service after it */
+    bool ret_is_unchanged; /* USER_DONE: the user has had this very name */
+    /* Set by user_service. NFC form: malloc'ed, valid during on_done, freed by user_service after
+     * it; NULL: it breaks a rule. */
+    char *stored;
     size_t stored_length;
     char *canonical; /* likewise */
     size_t canonical_length;
+    bool is_text; /* PostgreSQL can hold the name as sent */
+    char message[USER_MESSAGE_SIZE];
     /* private to user_service: the caller's on_done, around which it cleans up */
     void (*on_renamed)(struct user_question *question, enum user_outcome outcome);
 };

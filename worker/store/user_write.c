@@ -7,34 +7,90 @@
     256 /* each is compared with each: they must not meet in one statement */
 #define WRITE_BATCH_LOOKAHEAD 512 /* how far to look for questions that may go together */
 #define CANONICAL_KEY         "username_claim_canonical_key"
+/* A name that breaks a rule and is longer is taken for nobody's own: 256 of them go together. */
+#define OWN_NAME_MAX_BYTES ((size_t)8192)
+
+/* What rename_users says of each. */
+#define RENAME_DONE      0
+#define RENAME_TAKEN     1
+#define RENAME_UNCHANGED 2
+#define RENAME_INVALID   3
+#define TEXT_OF(number)  #number
+#define VERDICT(number)  TEXT_OF(number)
 
 /* The row locks come first, in the order of ids; what is read of the claims may be older than they
  * are, which the unique key makes good: the statement is refused then, and tried again one by one.
- * Claims are written in the order of names, so that two batches rarely deadlock. `taken` is null
- * for a user that is not there. */
+ * Claims are written in the order of names, so that two batches rarely deadlock. The verdict is
+ * null for a user that is not there. Whoever sends the name that he has gets it, whatever it is,
+ * and nothing changes; `sent` is there where it is not the form to be stored. Without a canonical
+ * form a name breaks a rule. */
 static const struct db_statement rename_users = {
     .name = "rename_users",
-    .sql =
-        "WITH asked AS MATERIALIZED ("
-        "  SELECT * FROM unnest($1::int4[], $2::text[], $3::text[])"
-        "  WITH ORDINALITY AS a (id_auth, username, canonical, number)),"
-        " locked AS MATERIALIZED ("
-        "  SELECT u.id_auth FROM \"user\" u WHERE u.id_auth = ANY($1::int4[])"
-        "  ORDER BY u.id_auth FOR UPDATE),"
-        " verdict AS MATERIALIZED ("
-        "  SELECT a.*, c.id_auth IS NOT NULL AS is_taken FROM asked a JOIN locked l USING (id_auth)"
-        "  LEFT JOIN username_claim c ON c.canonical = a.canonical AND c.id_auth <> a.id_auth),"
-        " claimed AS ("
-        "  INSERT INTO username_claim (id_auth, canonical, username)"
-        "  SELECT id_auth, canonical, username FROM verdict WHERE NOT is_taken"
-        "  ORDER BY canonical COLLATE \"C\""
-        "  ON CONFLICT (id_auth) DO UPDATE"
-        "  SET canonical = excluded.canonical, username = excluded.username),"
-        " renamed AS ("
-        "  UPDATE \"user\" u SET username = v.username FROM verdict v"
-        "  WHERE u.id_auth = v.id_auth AND NOT v.is_taken)"
-        " SELECT a.number::int4, v.is_taken FROM asked a LEFT JOIN verdict v ON v.number = "
-        "a.number",
+    .sql = "WITH asked AS MATERIALIZED ("
+           "  SELECT * FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[])"
+           "  WITH ORDINALITY AS a (id_auth, username, canonical, sent, number)),"
+           " locked AS MATERIALIZED ("
+           "  SELECT u.id_auth, u.username FROM \"user\" u WHERE u.id_auth = ANY($1::int4[])"
+           "  ORDER BY u.id_auth FOR UPDATE),"
+           " verdict AS MATERIALIZED ("
+           "  SELECT a.id_auth, a.username, a.canonical, a.number,"
+           "  CASE WHEN l.username = coalesce(a.sent, a.username) THEN " VERDICT(RENAME_UNCHANGED) "  WHEN a.canonical IS NULL THEN " VERDICT(RENAME_INVALID) "  WHEN c.id_auth IS NOT NULL THEN " VERDICT(
+               RENAME_TAKEN) "  ELSE " VERDICT(RENAME_DONE) " END AS verdict"
+                                                            "  FROM asked a JOIN locked l USING "
+                                                            "(id_auth)"
+                                                            "  LEFT JOIN username_claim c ON "
+                                                            "c.canonical = a.canonical AND "
+                                                            "c.id_auth <> a.id_auth),"
+                                                            " claimed AS ("
+                                                            "  INSERT INTO username_claim "
+                                                            "(id_auth, canonical, username)"
+                                                            "  SELECT id_auth, canonical, username "
+                                                            "FROM verdict WHERE verdict = " VERDICT(
+                                                                RENAME_DONE) "  ORDER BY canonical "
+                                                                             "COLLATE \"C\""
+                                                                             "  ON CONFLICT "
+                                                                             "(id_auth) DO UPDATE"
+                                                                             "  SET canonical = "
+                                                                             "excluded.canonical, "
+                                                                             "username = "
+                                                                             "excluded.username),"
+                                                                             " renamed AS ("
+                                                                             "  UPDATE \"user\" u "
+                                                                             "SET username = "
+                                                                             "v.username FROM "
+                                                                             "verdict v"
+                                                                             "  WHERE u.id_auth = "
+                                                                             "v.id_auth AND "
+                                                                             "v.verdict = " VERDICT(
+                                                                                 RENAME_DONE) ")"
+                                                                                              " SEL"
+                                                                                              "ECT "
+                                                                                              "a."
+                                                                                              "numb"
+                                                                                              "er::"
+                                                                                              "int4"
+                                                                                              ", "
+                                                                                              "v."
+                                                                                              "verd"
+                                                                                              "ict "
+                                                                                              "FROM"
+                                                                                              " ask"
+                                                                                              "ed "
+                                                                                              "a "
+                                                                                              "LEFT"
+                                                                                              " JOI"
+                                                                                              "N "
+                                                                                              "verd"
+                                                                                              "ict "
+                                                                                              "v "
+                                                                                              "ON "
+                                                                                              "v."
+                                                                                              "numb"
+                                                                                              "er "
+                                                                                              "= "
+                                                                                              "a."
+                                                                                              "numb"
+                                                                                              "er",
 };
 
 /* The insert that inserts nothing takes the gate's lock before the statement's snapshot is taken
@@ -82,7 +138,7 @@ static bool may_not_meet(
     const struct user_rename *one = as_rename(left);
     const struct user_rename *other = as_rename(right);
     return one->auth_id == other->auth_id ||
-           (one->canonical_length == other->canonical_length &&
+           (one->canonical_length > 0 && one->canonical_length == other->canonical_length &&
                memcmp(one->canonical, other->canonical, one->canonical_length) == 0);
 }
 
@@ -120,6 +176,30 @@ static void take_writes(struct user_batch *batch, struct question_queue *queue, 
 
 /* ---- rename ---- */
 
+/* The name that is to be stored, or one that breaks a rule and may be the user's all the same. */
+static void add_new_name(struct db_parameters *parameters, const struct user_rename *rename)
+{
+    bool is_own_at_most =
+        rename->stored == NULL && rename->is_text && rename->username_length <= OWN_NAME_MAX_BYTES;
+    if (is_own_at_most)
+        db_parameters_array_bytes(parameters, rename->username, rename->username_length);
+    else
+        db_parameters_array_bytes(parameters, rename->stored, rename->stored_length);
+}
+
+/* The name as sent, where NFC has made another of it. */
+static void add_sent_name(struct db_parameters *parameters, const struct user_rename *rename)
+{
+    bool is_stored_as_sent =
+        rename->stored == NULL ||
+        (rename->stored_length == rename->username_length &&
+            memcmp(rename->stored, rename->username, rename->username_length) == 0);
+    if (is_stored_as_sent)
+        db_parameters_array_bytes(parameters, NULL, 0);
+    else
+        db_parameters_array_bytes(parameters, rename->username, rename->username_length);
+}
+
 static void add_rename_parameters(struct user_batch *batch, struct db_parameters *parameters)
 {
     db_parameters_array_begin(parameters, DB_ELEMENT_INT4);
@@ -127,10 +207,8 @@ static void add_rename_parameters(struct user_batch *batch, struct db_parameters
         db_parameters_array_int4(parameters, as_rename(user_batch_question(batch, i))->auth_id);
     db_parameters_array_end(parameters);
     db_parameters_array_begin(parameters, DB_ELEMENT_TEXT);
-    for (size_t i = 0; i < batch->sent_count; i++) {
-        const struct user_rename *rename = as_rename(user_batch_question(batch, i));
-        db_parameters_array_bytes(parameters, rename->stored, rename->stored_length);
-    }
+    for (size_t i = 0; i < batch->sent_count; i++)
+        add_new_name(parameters, as_rename(user_batch_question(batch, i)));
     db_parameters_array_end(parameters);
     db_parameters_array_begin(parameters, DB_ELEMENT_TEXT);
     for (size_t i = 0; i < batch->sent_count; i++) {
@@ -138,10 +216,20 @@ static void add_rename_parameters(struct user_batch *batch, struct db_parameters
         db_parameters_array_bytes(parameters, rename->canonical, rename->canonical_length);
     }
     db_parameters_array_end(parameters);
+    db_parameters_array_begin(parameters, DB_ELEMENT_TEXT);
+    for (size_t i = 0; i < batch->sent_count; i++)
+        add_sent_name(parameters, as_rename(user_batch_question(batch, i)));
+    db_parameters_array_end(parameters);
 }
 
 static void answer_renames(struct user_batch *batch, const PGresult *result)
 {
+    static const enum user_outcome meanings[] = {
+        [RENAME_DONE] = USER_DONE,
+        [RENAME_TAKEN] = USER_NAME_TAKEN,
+        [RENAME_UNCHANGED] = USER_DONE,
+        [RENAME_INVALID] = USER_NAME_INVALID,
+    };
     enum user_outcome outcomes[WRITE_BATCH_QUESTIONS];
     for (size_t i = 0; i < batch->sent_count; i++)
         outcomes[i] = USER_NOT_FOUND;
@@ -149,7 +237,10 @@ static void answer_renames(struct user_batch *batch, const PGresult *result)
         int32_t number = db_result_int4(result, row, 0);
         if (number < 1 || (size_t)number > batch->sent_count || db_result_is_null(result, row, 1))
             continue;
-        outcomes[number - 1] = db_result_bool(result, row, 1) ? USER_NAME_TAKEN : USER_DONE;
+        size_t verdict = (size_t)db_result_int4(result, row, 1);
+        outcomes[number - 1] = verdict < ARRAY_LENGTH(meanings) ? meanings[verdict] : USER_FAILED;
+        as_rename(user_batch_question(batch, (size_t)number - 1))->ret_is_unchanged =
+            verdict == RENAME_UNCHANGED;
     }
     for (size_t i = 0; i < batch->sent_count; i++) {
         struct user_question *question = user_batch_question(batch, i);

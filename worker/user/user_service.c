@@ -1,5 +1,6 @@
 #include "worker/user/user_service.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -58,15 +59,14 @@ static void on_found(struct user_question *question, enum user_outcome outcome)
 void user_service_find_id(struct user_service *service, struct user_id_question *question)
 {
     struct username_forms forms = {0};
-    const char *message = NULL;
-    if (question->username_length == 0 ||
-        !username_rules_is_text(question->username, question->username_length)) {
+    char message[USERNAME_MESSAGE_SIZE];
+    if (!username_rules_is_text(question->username, question->username_length)) {
         /* No user can have such a name, and PostgreSQL would refuse the whole batch for it. */
         question->question.on_done(&question->question, USER_NOT_FOUND);
         return;
     }
     int error =
-        username_rules_apply(question->username, question->username_length, &forms, &message);
+        username_rules_apply(question->username, question->username_length, &forms, message);
     if (error == -ENOMEM) {
         question->question.on_done(&question->question, USER_OVERLOADED);
         return;
@@ -93,13 +93,19 @@ static void on_renamed(struct user_question *question, enum user_outcome outcome
 
 void user_service_rename(struct user_service *service, struct user_rename *rename)
 {
+    static_assert(USER_MESSAGE_SIZE >= USERNAME_MESSAGE_SIZE, "a message of the rules fits");
     struct username_forms forms = {0};
-    int error = username_rules_apply(
-        rename->username, rename->username_length, &forms, &rename->question.message);
-    if (error < 0) {
-        rename->question.on_done(
-            &rename->question, error == -EINVAL ? USER_NAME_INVALID : USER_OVERLOADED);
+    rename->is_text = true;
+    int error =
+        username_rules_apply(rename->username, rename->username_length, &forms, rename->message);
+    if (error == -ENOMEM) {
+        rename->question.on_done(&rename->question, USER_OVERLOADED);
         return;
+    }
+    /* Whether the user is there, and has this name already, is for the database to say. */
+    if (error < 0) {
+        rename->question.message = rename->message;
+        rename->is_text = username_rules_is_text(rename->username, rename->username_length);
     }
     rename->stored = forms.stored;
     rename->stored_length = forms.stored_length;
@@ -148,8 +154,8 @@ void user_service_apply_events(struct user_service *service, struct user_event_b
     for (size_t i = 0; i < batch->event_count && batch->kind == USER_EVENT_REGISTRATION; i++) {
         struct user_event *event = &batch->events[i];
         struct username_forms forms = {0};
-        const char *message = NULL;
-        int error = username_rules_apply(event->username, event->username_length, &forms, &message);
+        char message[USERNAME_MESSAGE_SIZE];
+        int error = username_rules_apply(event->username, event->username_length, &forms, message);
         if (error == -ENOMEM) {
             on_applied(batch, USER_APPLY_UNAVAILABLE);
             return;

@@ -32,8 +32,8 @@ static int make_claims(struct adoption *adoption)
     for (size_t i = 0; i < adoption->users.count; i++) {
         const struct unclaimed_user *user = &adoption->users.users[i];
         struct username_forms forms CLEANUP(username_forms_cleanup) = {0};
-        const char *message = NULL;
-        int error = username_rules_apply(user->username, user->username_length, &forms, &message);
+        char message[USERNAME_MESSAGE_SIZE];
+        int error = username_rules_apply(user->username, user->username_length, &forms, message);
         if (error == -EINVAL) {
             adoption->refused++;
             continue;

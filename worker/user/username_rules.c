@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unicase.h>
@@ -9,6 +10,8 @@
 #include <unigbrk.h>
 #include <uninorm.h>
 #include <unistr.h>
+
+#include "worker/user/username_context.h"
 
 /* NFC may shorten a name (to a third at most: U+0390 is three code points decomposed); more is not
  * even looked at. */
@@ -21,6 +24,7 @@
 
 static const char message_utf8[] = "username must be valid UTF-8";
 static const char message_length[] = "username must have 4 to 32 characters";
+static const char message_code_points[] = "username must have at most 32 code points";
 static const char message_bytes[] = "username must have at most 512 bytes";
 static const char message_control[] = "username must not contain control characters";
 static const char message_unassigned[] =
@@ -32,6 +36,12 @@ static const char message_replacement[] =
 static const char message_edge[] = "username must not begin or end with a space";
 static const char message_space[] =
     "username must not contain spaces other than single ones between other characters";
+
+/* What stands in a name, decoded. */
+struct code_points {
+    size_t count;
+    uint32_t at[USERNAME_MAX_BYTES];
+};
 
 void username_forms_cleanup(struct username_forms *forms)
 {
@@ -72,8 +82,20 @@ static uint8_t *copy_ascii(const uint8_t *name, size_t length, size_t *ret_lengt
     return memcpy(copy, name, length);
 }
 
+/* They have a width and nothing in it: BRAILLE PATTERN BLANK, OBJECT REPLACEMENT CHARACTER, MUSICAL
+ * SYMBOL NULL NOTEHEAD, KHITAN SMALL SCRIPT FILLER, EGYPTIAN HIEROGLYPH FULL BLANK and HALF BLANK.
+ * Other blanks are white space or default-ignorable. */
+static bool is_blank(uint32_t code_point)
+{
+    static const uint32_t blanks[] = {0x2800, 0xfffc, 0x1d159, 0x16fe4, 0x13441, 0x13442};
+    for (size_t i = 0; i < ARRAY_LENGTH(blanks); i++)
+        if (code_point == blanks[i])
+            return true;
+    return false;
+}
+
 /* NULL, or the rule that one code point breaks on its own. */
-static const char *check_code_point(ucs4_t code_point)
+static const char *check_code_point(uint32_t code_point)
 {
     if (code_point >= ' ' && code_point <= '~')
         return NULL;
@@ -84,30 +106,58 @@ static const char *check_code_point(ucs4_t code_point)
         uc_is_property_not_a_character(code_point))
         return message_unassigned;
     if (uc_is_general_category(code_point, UC_FORMAT) ||
-        uc_is_property_default_ignorable_code_point(code_point))
+        uc_is_property_default_ignorable_code_point(code_point) || is_blank(code_point))
         return message_invisible;
     if (code_point == REPLACEMENT)
         return message_replacement;
-    if (code_point != ' ' && uc_is_property_white_space(code_point))
+    if (uc_is_property_white_space(code_point))
         return message_space;
     return NULL;
 }
 
-static const char *check_code_points(const uint8_t *name, size_t length)
+/* One rule names its character by itself, and a space is known. */
+static int refuse_character(
+    const char *message, uint32_t code_point, char ret_message[USERNAME_MESSAGE_SIZE])
 {
-    bool is_after_space = false;
+    if (message == message_replacement || code_point == ' ')
+        (void)snprintf(ret_message, USERNAME_MESSAGE_SIZE, "%s", message);
+    else
+        (void)snprintf(ret_message, USERNAME_MESSAGE_SIZE, "%s: U+%04X", message, code_point);
+    return -EINVAL;
+}
+
+static int refuse(const char *message, char ret_message[USERNAME_MESSAGE_SIZE])
+{
+    (void)snprintf(ret_message, USERNAME_MESSAGE_SIZE, "%s", message);
+    return -EINVAL;
+}
+
+static int check_code_points(
+    const struct code_points *name, char ret_message[USERNAME_MESSAGE_SIZE])
+{
+    for (size_t i = 0; i < name->count; i++) {
+        uint32_t code_point = name->at[i];
+        if (username_context_is_needed(code_point) &&
+            username_context_allows(name->at, name->count, i))
+            continue;
+        const char *message = check_code_point(code_point);
+        if (code_point == ' ' && i > 0 && name->at[i - 1] == ' ')
+            message = message_space;
+        if (message != NULL)
+            return refuse_character(message, code_point, ret_message);
+    }
+    return 0;
+}
+
+/* At most USERNAME_MAX_BYTES. */
+static void decode(const uint8_t *name, size_t length, struct code_points *ret_code_points)
+{
+    ret_code_points->count = 0;
     for (size_t i = 0; i < length;) {
         ucs4_t code_point = 0;
-        int size = u8_mbtouc(&code_point, name + i, length - i);
-        const char *message = check_code_point(code_point);
-        if (message)
-            return message;
-        if (code_point == ' ' && is_after_space)
-            return message_space;
-        is_after_space = code_point == ' ';
-        i += (size_t)size;
+        i += (size_t)u8_mbtouc(&code_point, name + i, length - i);
+        ret_code_points->at[ret_code_points->count++] = code_point;
     }
-    return NULL;
 }
 
 /* At most USERNAME_MAX_BYTES, without control characters. u8_grapheme_next() looks at two code
@@ -124,21 +174,25 @@ static size_t count_characters(const uint8_t *name, size_t length)
     return count;
 }
 
-static const char *check_name(const uint8_t *name, size_t length)
+static int check_name(const uint8_t *name, size_t length, char ret_message[USERNAME_MESSAGE_SIZE])
 {
     if (length == 0)
-        return message_length;
-    const char *message = check_code_points(name, length);
-    if (message)
-        return message;
-    if (name[0] == ' ' || name[length - 1] == ' ')
-        return message_edge;
+        return refuse(message_length, ret_message);
     if (length > USERNAME_MAX_BYTES)
-        return message_bytes;
+        return refuse(message_bytes, ret_message);
+    struct code_points code_points;
+    decode(name, length, &code_points);
+    int error = check_code_points(&code_points, ret_message);
+    if (error < 0)
+        return error;
+    if (name[0] == ' ' || name[length - 1] == ' ')
+        return refuse(message_edge, ret_message);
     size_t characters = count_characters(name, length);
     if (characters < USERNAME_MIN_CHARACTERS || characters > USERNAME_MAX_CHARACTERS)
-        return message_length;
-    return NULL;
+        return refuse(message_length, ret_message);
+    if (code_points.count > USERNAME_MAX_CODE_POINTS)
+        return refuse(message_code_points, ret_message);
+    return 0;
 }
 
 static uint8_t *make_stored(const uint8_t *name, size_t length, size_t *ret_length)
@@ -156,14 +210,37 @@ static uint8_t *fold_ascii(const uint8_t *name, size_t length, size_t *ret_lengt
     return folded;
 }
 
+/* Without what cannot be seen: names that look alike are alike. malloc'ed. */
+static uint8_t *strip(const uint8_t *name, size_t length, size_t *ret_length)
+{
+    uint8_t *stripped = malloc(length);
+    size_t kept = 0;
+    for (size_t i = 0; stripped != NULL && i < length;) {
+        ucs4_t code_point = 0;
+        size_t size = (size_t)u8_mbtouc(&code_point, name + i, length - i);
+        if (!username_context_is_needed(code_point)) {
+            memcpy(stripped + kept, name + i, size);
+            kept += size;
+        }
+        i += size;
+    }
+    *ret_length = kept;
+    return stripped;
+}
+
 /* Repeated until nothing changes, so that the canonical form of a canonical form is itself whatever
  * the Unicode tables hold. malloc'ed. */
 static uint8_t *make_canonical(const uint8_t *name, size_t length, size_t *ret_length)
 {
     if (is_ascii(name, length))
         return fold_ascii(name, length, ret_length);
+    size_t stripped_length = 0;
+    uint8_t *stripped = strip(name, length, &stripped_length);
+    if (stripped == NULL)
+        return NULL;
     size_t folded_length = 0;
-    uint8_t *folded = u8_normalize(UNINORM_NFKC, name, length, NULL, &folded_length);
+    uint8_t *folded = u8_normalize(UNINORM_NFKC, stripped, stripped_length, NULL, &folded_length);
+    free(stripped);
     for (int round = 0; folded && round < FOLD_ROUNDS; round++) {
         size_t next_length = 0;
         uint8_t *next = u8_casefold(folded, folded_length, NULL, UNINORM_NFKC, NULL, &next_length);
@@ -179,14 +256,8 @@ static uint8_t *make_canonical(const uint8_t *name, size_t length, size_t *ret_l
     return folded;
 }
 
-static int refuse(const char *message, const char **ret_message)
-{
-    *ret_message = message;
-    return -EINVAL;
-}
-
-int username_rules_apply(
-    const char *username, size_t length, struct username_forms *ret_forms, const char **ret_message)
+int username_rules_apply(const char *username, size_t length, struct username_forms *ret_forms,
+    char ret_message[USERNAME_MESSAGE_SIZE])
 {
     struct username_forms forms CLEANUP(username_forms_cleanup) = {0};
     if (length == 0)
@@ -200,9 +271,9 @@ int username_rules_apply(
     forms.stored = (char *)stored;
     if (!stored)
         return -ENOMEM;
-    const char *message = check_name(stored, forms.stored_length);
-    if (message)
-        return refuse(message, ret_message);
+    int error = check_name(stored, forms.stored_length, ret_message);
+    if (error < 0)
+        return error;
 
     forms.canonical = (char *)make_canonical(stored, forms.stored_length, &forms.canonical_length);
     if (!forms.canonical)
