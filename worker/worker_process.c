@@ -15,6 +15,7 @@
 #include "worker/events/event_peer.h"
 #include "worker/rpc/rpc_server.h"
 #include "worker/store/user_store.h"
+#include "worker/user/claim_reconciler.h"
 #include "worker/user/user_service.h"
 
 /* How often a draining worker looks whether its last work is done. */
@@ -32,6 +33,7 @@ struct worker_process {
     struct user_v1 user_v1;
     struct user_post_v1 user_post_v1;
     struct event_peer *peer;
+    struct claim_reconciler *reconciler;
     struct rpc_server *rpc;
     bool is_available;            /* the database */
     bool has_announced;           /* READY was said, or is no longer wanted */
@@ -221,6 +223,9 @@ static int open_floors(struct worker_process *worker)
     error = event_peer_new(&peer_options, &worker->peer);
     if (error < 0)
         return error;
+    error = claim_reconciler_new(link->event, worker->store, link->slot, &worker->reconciler);
+    if (error < 0)
+        return error;
     user_v1_init(&worker->user_v1, worker->users);
     user_post_v1_init(&worker->user_post_v1, worker->users);
     ProtobufCService *const services[] = {
@@ -251,6 +256,7 @@ static int open_floors(struct worker_process *worker)
 static void close_floors(struct worker_process *worker)
 {
     worker->rpc = rpc_server_free(worker->rpc);
+    worker->reconciler = claim_reconciler_free(worker->reconciler);
     worker->peer = event_peer_free(worker->peer);
     worker->users = user_service_free(worker->users);
     worker->store = user_store_free(worker->store);

@@ -26,7 +26,7 @@ static const char identify_sql[] =
  * which takes it longer than to run it. Every statement has its index, and a plan that was made
  * while a table was small is kept for long: it must not be a sequential scan. PostgreSQL ends a
  * session whose host is lost, and with it its locks, within seconds and not hours; by a Unix socket
- * the settings mean nothing. */
+ * the settings mean nothing. A trigger tells our writes from those of others by userd.writer. */
 static const char session_setup_sql[] =
     "SELECT set_config('statement_timeout', $1, false),"
     " set_config('idle_in_transaction_session_timeout', $1, false),"
@@ -34,6 +34,7 @@ static const char session_setup_sql[] =
     " set_config('jit', 'off', false),"
     " set_config('plan_cache_mode', 'force_generic_plan', false),"
     " set_config('enable_seqscan', 'off', false),"
+    " set_config('userd.writer', 'on', false),"
     " set_config('tcp_keepalives_idle', '5', false),"
     " set_config('tcp_keepalives_interval', '2', false),"
     " set_config('tcp_keepalives_count', '3', false),"

@@ -168,6 +168,8 @@ static int start(struct user_store *store)
         &event_store_deletions,
         &position_store_find,
         &position_store_other_clusters,
+        &reconcile_store_find,
+        &reconcile_store_apply,
     };
     memcpy((void *)store->statements, (const void *)statements, sizeof(statements));
     const struct store_lanes_options lanes_options = {

@@ -8,7 +8,7 @@
 #include "worker/store/store_lanes.h"
 #include "worker/store/user_batch.h"
 
-#define USER_STORE_STATEMENTS       9
+#define USER_STORE_STATEMENTS       11
 #define USER_STORE_UNIQUE_VIOLATION "23505" /* SQLSTATE */
 
 /* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): padded to cache lines */
@@ -35,6 +35,8 @@ struct user_store {
 extern const struct db_statement event_store_new_registrations, event_store_registrations,
     event_store_deletions;
 extern const struct db_statement position_store_find, position_store_other_clusters;
+
+extern const struct db_statement reconcile_store_find, reconcile_store_apply;
 
 /* CLOCK_MONOTONIC, now, not when the loop woke up. */
 int64_t user_store_now_us(void);

@@ -1,0 +1,3 @@
+DROP TRIGGER username_note_unreconciled ON "user";
+DROP FUNCTION username_note_unreconciled();
+DROP TABLE username_unreconciled;
