@@ -232,14 +232,8 @@ static ssize_t judge_read(
     return -1;
 }
 
-/* In the place of the C library's, for all of the process. A descriptor's connection is read by one
- * thread at a time; its error queue holds none of the client's bytes, and another thread may read
- * that meanwhile. */
-__attribute__((visibility("default"))) ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+ssize_t rpc_reader_receive(int fd, struct msghdr *message, int flags)
 {
-    if ((flags & MSG_ERRQUEUE) != 0 || fd < 0 || (size_t)fd >= table.count ||
-        table.readers[fd].cookie == 0)
-        return syscall(SYS_recvmsg, fd, message, flags);
     struct reader *reader = &table.readers[fd];
     uint64_t now_us = monotonic_clock_us();
     beat(now_us);
@@ -249,6 +243,11 @@ __attribute__((visibility("default"))) ssize_t recvmsg(int fd, struct msghdr *me
     }
     ssize_t length = syscall(SYS_recvmsg, fd, message, flags);
     return length > 0 ? judge_read(fd, reader, message, length, now_us) : length;
+}
+
+bool rpc_reader_follows(int fd)
+{
+    return fd >= 0 && (size_t)fd < table.count && table.readers[fd].cookie != 0;
 }
 
 /* ---- for the callers ---- */

@@ -16,6 +16,7 @@
 #define USERD_WORKER_RPC_RPC_READER_H
 
 #include <stdbool.h>
+#include <sys/socket.h>
 
 #include "common/attributes.h"
 #include "common/scoreboard.h"
@@ -39,6 +40,11 @@ void rpc_reader_add(int fd, uint32_t listener, const struct rpc_peer *peer);
 
 /* Bytes of it have passed here. For rpc_reader_check.h. */
 bool rpc_reader_has_read(int fd);
+/* Whether the connections of this descriptor are looked at here. */
+bool rpc_reader_follows(int fd);
+/* recvmsg(2) on such a descriptor: what the C core gets of it. A descriptor is read by one thread
+ * at a time. */
+ssize_t rpc_reader_receive(int fd, struct msghdr *message, int flags);
 
 /* This thread is about to call the C core: each connection may have it for a slice from now on. */
 void rpc_reader_begin_turn(void);
