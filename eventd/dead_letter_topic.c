@@ -104,6 +104,7 @@ static rd_kafka_resp_err_t ask_committed(
 static int take_note(
     struct dead_letter_partition *partition, const rd_kafka_topic_partition_t *committed)
 {
+    partition->is_noted = committed->offset >= 0;
     handled_offsets_skip_to(&partition->handled, committed->offset);
     if (committed->metadata_size == 0)
         return 0;
@@ -310,4 +311,26 @@ int dead_letter_topic_commit(struct dead_letter_topic *topic)
         topic->partitions[i].is_changed = false;
     rd_kafka_topic_partition_list_destroy(list);
     return result;
+}
+
+int dead_letter_topic_renew(struct dead_letter_topic *topic, size_t *ret_partitions)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < topic->partition_count; i++) {
+        struct dead_letter_partition *partition = &topic->partitions[i];
+        partition->is_changed = partition->is_noted;
+        count += partition->is_noted ? 1 : 0;
+    }
+    *ret_partitions = count;
+    return dead_letter_topic_commit(topic);
+}
+
+void dead_letter_topic_cleanup(struct dead_letter_topic *topic)
+{
+    if (topic->consumer != NULL)
+        rd_kafka_destroy(topic->consumer);
+    free(topic->partitions);
+    topic->consumer = NULL;
+    topic->partitions = NULL;
+    topic->partition_count = 0;
 }

@@ -3,7 +3,7 @@
  * the commit's metadata. The topic itself is never changed; its retention clears it.
  *
  * Everything has a deadline and looks after `is_over` in between. Failures are logged here. Nothing
- * is closed: librdkafka could wait for a hung broker, and the process ends with the command.
+ * is closed by the command: librdkafka could wait for a hung broker, and the process ends with it.
  */
 #ifndef USERD_EVENTD_DEAD_LETTER_TOPIC_H
 #define USERD_EVENTD_DEAD_LETTER_TOPIC_H
@@ -20,6 +20,7 @@ struct dead_letter_partition {
     int64_t low;  /* the earliest that there is */
     int64_t high; /* the first that was not there when we looked */
     struct handled_offsets handled;
+    bool is_noted;   /* the group has committed something */
     bool is_changed; /* `handled` is to be committed */
 };
 
@@ -50,5 +51,9 @@ MUST_CHECK int dead_letter_topic_scan(struct dead_letter_topic *topic,
     void *userdata);
 /* Notes what is handled, together with what others have noted meanwhile. */
 MUST_CHECK int dead_letter_topic_commit(struct dead_letter_topic *topic);
+/* Notes again what is noted, so that Kafka does not forget it; how many partitions have a note. */
+MUST_CHECK int dead_letter_topic_renew(struct dead_letter_topic *topic, size_t *ret_partitions);
+/* Closes the client, which may wait for a broker that hangs: for a process that goes on. */
+void dead_letter_topic_cleanup(struct dead_letter_topic *topic);
 
 #endif

@@ -21,6 +21,7 @@
 #include "eventd/configuration_check.h"
 #include "eventd/consumer_group.h"
 #include "eventd/dead_letter_command.h"
+#include "eventd/dead_letter_notes.h"
 #include "eventd/deliver_flow.h"
 #include "eventd/kafka_asker.h"
 #include "eventd/kafka_client.h"
@@ -42,6 +43,7 @@ struct eventd {
     struct kafka_asker *asker;
     struct kafka_watch *watch;
     struct topic_setup *topics;
+    struct dead_letter_notes *notes;
     struct worker_peers *peers;
     struct publish_flow *publish;
     struct consumer_group *group;
@@ -99,9 +101,11 @@ static bool on_cluster(
 {
     struct eventd *eventd = userdata;
     const struct settings *settings = &eventd->link.settings;
+    bool has_dead_letters = kafka_watch_has_topic(metadata, settings->kafka.dead_letter_topic);
     publish_flow_set_topics(eventd->publish,
-        kafka_watch_has_topic(metadata, settings->kafka.delete_topic),
-        kafka_watch_has_topic(metadata, settings->kafka.dead_letter_topic));
+        kafka_watch_has_topic(metadata, settings->kafka.delete_topic), has_dead_letters);
+    dead_letter_notes_update(
+        eventd->notes, has_dead_letters, monotonic_clock_turn_us(eventd->link.event));
     consumer_group_update(eventd->group, cluster, metadata);
     return topic_setup_update(
         eventd->topics, metadata, monotonic_clock_turn_us(eventd->link.event));
@@ -249,6 +253,8 @@ static int build(struct eventd *eventd)
     if (result >= 0)
         result = topic_setup_new(&link->settings, eventd->consumer,
             consumer_group_queue(eventd->group), &eventd->topics);
+    if (result >= 0)
+        result = dead_letter_notes_new(&link->settings, &eventd->notes);
     if (result >= 0)
         result = kafka_watch_new(
             link->event, eventd->asker, eventd->consumer, on_cluster, eventd, &eventd->watch);

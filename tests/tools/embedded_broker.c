@@ -81,6 +81,7 @@ struct command {
  * JoinGroup times out after socket.timeout.ms, which is less than a long session), and
  * librdkafka 2.0.2 finds that it owes this member an answer already: "Assertion `!member->resp'
  * failed", and the process aborts. As POLLHUP it hears of the end in time. */
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): names that say something */
 int poll(struct pollfd *waits, nfds_t count, int timeout_ms)
 {
     for (nfds_t i = 0; i < count; i++) {

@@ -35,7 +35,9 @@ struct scan {
 /* '\0' at the end: no character that is asked for is one. */
 static char next_character(const struct scan *scan)
 {
-    return scan->at < scan->end ? *scan->at : '\0';
+    if (scan->at == scan->end)
+        return '\0';
+    return *scan->at;
 }
 
 static bool take(struct scan *scan, char character)

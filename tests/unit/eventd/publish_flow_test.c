@@ -32,6 +32,7 @@ static bool resolver_is_reached;
 
 /* In the place of the C library's for everything in this program. Knows the mock cluster's
  * addresses only. */
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): names that say something */
 int getaddrinfo(const char *restrict name, const char *restrict service,
     const struct addrinfo *restrict hints, struct addrinfo **restrict ret_addresses)
 {
@@ -60,6 +61,7 @@ int getaddrinfo(const char *restrict name, const char *restrict service,
     return 0;
 }
 
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): names that say something */
 void freeaddrinfo(struct addrinfo *addresses)
 {
     free(addresses);

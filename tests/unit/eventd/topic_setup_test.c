@@ -16,6 +16,7 @@ static rd_kafka_queue_t *queue;
 static unsigned int tries;
 
 /* In the place of librdkafka's in this program: nobody is asked. */
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): names that say something */
 void rd_kafka_CreateTopics(rd_kafka_t *unused_client, rd_kafka_NewTopic_t **topics, size_t count,
     const rd_kafka_AdminOptions_t *options, rd_kafka_queue_t *unused_queue)
 {
@@ -28,6 +29,7 @@ void rd_kafka_CreateTopics(rd_kafka_t *unused_client, rd_kafka_NewTopic_t **topi
 }
 
 /* Of no event: a try that failed. */
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name): names that say something */
 rd_kafka_resp_err_t rd_kafka_event_error(rd_kafka_event_t *event)
 {
     if (event == NULL)
