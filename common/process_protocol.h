@@ -20,7 +20,7 @@
 #define PROCESS_ROLE_WORKER  "worker"  /* userd-worker worker */
 #define PROCESS_ROLE_MIGRATE "migrate" /* userd-worker migrate up|down|status [N] */
 #define PROCESS_ROLE_EVENTD  "eventd"  /* userd-eventd eventd */
-#define PROCESS_ROLE_CHECK   "check"   /* userd-eventd check: answers Start by Verdict */
+#define PROCESS_ROLE_CHECK   "check"   /* either program: answers Start by Verdict [connect] */
 #define PROCESS_ROLE_DEAD_LETTERS \
     "dead-letters" /* userd-eventd dead-letters list|show|replay|drop [--all] [ID...] */
 

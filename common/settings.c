@@ -205,6 +205,7 @@ void settings_cleanup(struct settings *settings)
         if (table[i].type == SETTING_STRING)
             wipe_text(text_place(settings, &table[i]));
     }
+    free(settings->database.url_place);
     for (size_t i = 0; i < settings->listener_count; i++)
         cleanup_listener(&settings->listeners[i]);
     for (size_t i = 0; i < settings->kafka_option_count; i++)

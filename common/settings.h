@@ -52,6 +52,7 @@ struct settings {
     size_t listener_count;
     struct {
         char *url;
+        char *url_place; /* owned: "userd.conf:12", "environment: DB_URL"; NULL in a child */
         char *password_file;
         int connections;
         int connect_timeout_ms;

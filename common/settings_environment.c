@@ -1,6 +1,7 @@
 #include "common/settings_environment.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -70,7 +71,12 @@ static bool normalise(const struct settings_reader *reader)
     if (url.ignored[0] != '\0')
         settings_complaints_add(reader->warnings, place.file, place.line,
             URL ": ignored, since it means nothing to libpq: %s", url.ignored);
-    if (settings_set_text(reader->settings, settings_find(URL), url.url) == 0)
+    free(reader->settings->database.url_place);
+    reader->settings->database.url_place = NULL;
+    int length = place.line > 0 ? asprintf(&reader->settings->database.url_place, "%s:%u",
+                                      place.file, place.line)
+                                : asprintf(&reader->settings->database.url_place, "%s", place.file);
+    if (length > 0 && settings_set_text(reader->settings, settings_find(URL), url.url) == 0)
         return true;
     settings_complaints_add(reader->complaints, place.file, place.line, URL ": out of memory");
     return false;

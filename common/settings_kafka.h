@@ -2,8 +2,8 @@
  *
  * Knows which properties are not for sale, because a promise of ours stands on them, and refuses
  * those with the reason; whether a property exists at all only eventd can say, since nothing else
- * knows librdkafka (master/kafka_check.h asks it). `NAME_file` takes the value of NAME from a file
- * or a systemd credential.
+ * knows librdkafka (master/settings_check.h asks it). `NAME_file` takes the value of NAME from a
+ * file or a systemd credential.
  */
 #ifndef USERD_COMMON_SETTINGS_KAFKA_H
 #define USERD_COMMON_SETTINGS_KAFKA_H

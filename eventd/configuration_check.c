@@ -6,56 +6,35 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/log.h"
+#include "common/process_verdict.h"
+#include "common/settings_kafka.h"
+#include "eventd/cluster_check.h"
 #include "eventd/kafka_client.h"
 #include "eventd/kafka_options.h"
 
-#define FILE_SUFFIX    ".location"                      /* of a property whose value is a path */
-#define COMPLAINTS_MAX (SETTINGS_MAX_KAFKA_OPTIONS + 1) /* one for each, and one for the whole */
+#define FILE_SUFFIX ".location" /* of a property whose value is a path */
 
-struct verdict {
-    Userd__Ipc__Verdict body;
-    Userd__Ipc__Complaint complaints[COMPLAINTS_MAX];
-    Userd__Ipc__Complaint *pointers[COMPLAINTS_MAX];
+struct check {
+    struct process_verdict verdict;
     bool is_refused[SETTINGS_MAX_KAFKA_OPTIONS];
 };
-
-static void verdict_cleanup(struct verdict *verdict)
-{
-    for (size_t i = 0; i < verdict->body.n_complaints; i++)
-        free(verdict->complaints[i].text);
-}
-
-/* `option`: 0 for none in particular. */
-static void complain(struct verdict *verdict, size_t option, const char *text)
-{
-    char *copy = strdup(text);
-    if (copy == NULL)
-        abort(); /* whoever asks takes our end for a refusal */
-    size_t index = verdict->body.n_complaints++;
-    Userd__Ipc__Complaint *complaint = &verdict->complaints[index];
-    userd__ipc__complaint__init(complaint);
-    complaint->option = (uint32_t)option;
-    complaint->text = copy;
-    verdict->pointers[index] = complaint;
-}
 
 /* What is for both clients is refused by both. */
 static void on_refused(size_t option, const char *reason, void *userdata)
 {
-    struct verdict *verdict = userdata;
-    if (!verdict->is_refused[option])
-        complain(verdict, option + 1, reason);
-    verdict->is_refused[option] = true;
+    struct check *check = userdata;
+    if (!check->is_refused[option])
+        process_verdict_complain(&check->verdict, option + 1, "%s", reason);
+    check->is_refused[option] = true;
 }
 
-static int try_options(const struct settings *settings, struct verdict *verdict)
+static int try_options(const struct settings *settings, struct check *check)
 {
     static const rd_kafka_type_t types[] = {RD_KAFKA_PRODUCER, RD_KAFKA_CONSUMER};
     int result = 0;
     for (size_t i = 0; i < ARRAY_LENGTH(types) && result != -ENOMEM; i++) {
         rd_kafka_conf_t *configuration = rd_kafka_conf_new();
-        int refusal = kafka_options_set(settings, types[i], configuration, on_refused, verdict);
+        int refusal = kafka_options_set(settings, types[i], configuration, on_refused, check);
         result = refusal < 0 ? refusal : result;
         rd_kafka_conf_destroy(configuration);
     }
@@ -103,42 +82,44 @@ static bool describe_file(const struct settings *settings, size_t named, char *t
 }
 
 static void complain_of_clients(
-    const struct settings *settings, struct verdict *verdict, const char *reason)
+    const struct settings *settings, struct check *check, const char *reason)
 {
     char text[KAFKA_CLIENT_REASON_SIZE];
     size_t named = find_named(settings, reason);
     if (describe_file(settings, named, text, sizeof(text)))
-        complain(verdict, named, text);
+        reason = text;
+    else if (holds_secret(settings, reason))
+        reason = "librdkafka refuses it";
+    if (named > 0)
+        process_verdict_complain(&check->verdict, named, "%s", reason);
     else
-        complain(verdict, named, holds_secret(settings, reason) ? "librdkafka refuses it" : reason);
+        process_verdict_complain(&check->verdict, 0, SETTINGS_KAFKA_OPTIONS ": %s", reason);
 }
 
-static void judge(struct settings *settings, struct verdict *verdict)
+static void judge(struct settings *settings, struct check *check)
 {
     char reason[KAFKA_CLIENT_REASON_SIZE];
-    int result = try_options(settings, verdict);
+    char *servers = strdup(settings->kafka.bootstrap_servers);
+    int result = servers == NULL ? -ENOMEM : try_options(settings, check);
+    const struct setting_row *row = settings_find("kafka.bootstrap_servers");
     if (result == 0)
-        result = settings_set_text(settings, settings_find("kafka.bootstrap_servers"), "");
+        result = settings_set_text(settings, row, "");
+    if (result == 0 && kafka_client_try(settings, reason) < 0)
+        complain_of_clients(settings, check, reason);
+    if (result == 0)
+        result = settings_set_text(settings, row, servers);
     if (result == -ENOMEM)
-        complain(verdict, 0, "out of memory");
-    else if (result == 0 && kafka_client_try(settings, reason) < 0)
-        complain_of_clients(settings, verdict, reason);
+        process_verdict_complain(&check->verdict, 0, SETTINGS_KAFKA_OPTIONS ": out of memory");
+    free(servers);
 }
 
-int configuration_check(struct process_link *link)
+int configuration_check(struct process_link *link, bool connects)
 {
-    struct verdict verdict CLEANUP(verdict_cleanup) = {0};
-    userd__ipc__verdict__init(&verdict.body);
-    verdict.body.complaints = verdict.pointers;
-    judge(&link->settings, &verdict);
-    Userd__Ipc__Frame frame;
-    userd__ipc__frame__init(&frame);
-    frame.body_case = USERD__IPC__FRAME__BODY_VERDICT;
-    frame.verdict = &verdict.body;
-    int result = process_link_send(link, &frame);
-    if (result < 0) {
-        log_error("verdict not sent error=\"%s\"", strerror(-result));
-        return EXIT_FAILURE;
-    }
-    return process_link_run(link);
+    struct check check = {0};
+    judge(&link->settings, &check);
+    if (connects && check.verdict.complaint_count == 0)
+        cluster_check(&link->settings, &check.verdict);
+    int status = process_verdict_send(&check.verdict, link);
+    process_verdict_cleanup(&check.verdict);
+    return status;
 }

@@ -2,7 +2,7 @@
  * against our part of the configuration, before a service has to live with it.
  *
  * Makes both clients as eventd would, with no broker to connect to. No secret's value is in what it
- * says.
+ * says. Asked to, it then tries the brokers (cluster_check.h).
  */
 #ifndef USERD_EVENTD_CONFIGURATION_CHECK_H
 #define USERD_EVENTD_CONFIGURATION_CHECK_H
@@ -11,6 +11,6 @@
 #include "common/process_link.h"
 
 /* Sends the verdict and waits to be dismissed. Returns the exit status for main(). */
-MUST_CHECK int configuration_check(struct process_link *link);
+MUST_CHECK int configuration_check(struct process_link *link, bool connects);
 
 #endif

@@ -1,6 +1,7 @@
 #include "eventd/kafka_client.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -245,12 +246,28 @@ int kafka_client_try(const struct settings *settings, char ret_reason[KAFKA_CLIE
     return result < 0 ? result : try_client(settings, RD_KAFKA_CONSUMER, ret_reason);
 }
 
+/* What a reader's librdkafka has said last, from whichever of its threads. */
+static struct {
+    pthread_mutex_t lock;
+    char text[KAFKA_CLIENT_REASON_SIZE];
+} reader_said = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+void kafka_client_reader_said(char ret_text[KAFKA_CLIENT_REASON_SIZE])
+{
+    (void)pthread_mutex_lock(&reader_said.lock);
+    (void)snprintf(ret_text, KAFKA_CLIENT_REASON_SIZE, "%s", reader_said.text);
+    (void)pthread_mutex_unlock(&reader_said.lock);
+}
+
 /* Whether a lost connection matters is for whoever waits to say. */
 static void on_reader_log(
     const rd_kafka_t *client, int level, const char *facility, const char *text)
 {
     (void)client;
     (void)level;
+    (void)pthread_mutex_lock(&reader_said.lock);
+    (void)snprintf(reader_said.text, sizeof(reader_said.text), "%s", text);
+    (void)pthread_mutex_unlock(&reader_said.lock);
     log_debug("librdkafka says facility=%s text=%s", facility, text);
 }
 

@@ -28,6 +28,11 @@ MUST_CHECK int kafka_client_new_consumer(const struct settings *settings, rd_kaf
 MUST_CHECK int kafka_client_new_reader(
     const struct settings *settings, const char *group, rd_kafka_t **ret_client);
 
+/* What librdkafka has said last about any of them, such as why a broker cannot be reached; "":
+ * nothing.
+ */
+void kafka_client_reader_said(char ret_text[KAFKA_CLIENT_REASON_SIZE]);
+
 /* Whether librdkafka makes both clients of these settings: it reads certificates and keys for that,
  * and finds what does not go together. -EINVAL: no, with its reason. With kafka.bootstrap_servers
  * empty nobody is connected to. For a

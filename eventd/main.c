@@ -18,6 +18,7 @@
 #include "common/monotonic_clock.h"
 #include "common/process_link.h"
 #include "common/process_protocol.h"
+#include "common/process_verdict.h"
 #include "eventd/configuration_check.h"
 #include "eventd/consumer_group.h"
 #include "eventd/dead_letter_command.h"
@@ -284,13 +285,13 @@ static int run_dead_letters(int word_count, char **words)
     return dead_letter_command(&link, word_count, words);
 }
 
-static int run_check(void)
+static int run_check(bool connects)
 {
     static const struct process_link_handlers handlers = {0};
     static struct process_link link;
     if (process_link_open(&link, PROCESS_ROLE_CHECK, &handlers, NULL) < 0)
         return EXIT_FAILURE;
-    return configuration_check(&link);
+    return configuration_check(&link, connects);
 }
 
 int main(int argc, char **argv)
@@ -298,8 +299,8 @@ int main(int argc, char **argv)
     /* As below: no client is closed. */
     if (argc > 1 && strcmp(argv[1], PROCESS_ROLE_DEAD_LETTERS) == 0)
         _exit(run_dead_letters(argc - 2, argv + 2));
-    if (argc == 2 && strcmp(argv[1], PROCESS_ROLE_CHECK) == 0)
-        _exit(run_check());
+    if (argc > 1 && strcmp(argv[1], PROCESS_ROLE_CHECK) == 0)
+        _exit(run_check(argc > 2 && strcmp(argv[2], PROCESS_VERDICT_CONNECT) == 0));
     static struct eventd eventd;
     if (argc != 2 || strcmp(argv[1], PROCESS_ROLE_EVENTD) != 0)
         log_error("userd-eventd is started by userd");

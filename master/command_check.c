@@ -9,6 +9,7 @@
 #include "common/settings.h"
 #include "common/settings_kafka.h"
 #include "master/command_options.h"
+#include "master/settings_check.h"
 
 #define DATABASE_URL_SETTING "database.url"
 #define REDACTED             "***"
@@ -152,6 +153,24 @@ static void print_settings(struct settings *settings)
     print_listeners(settings);
 }
 
+/* Each finding a line on standard output, each complaint one on standard error. */
+static int try_connections(const char *file, const struct settings *settings)
+{
+    struct settings_complaints complaints = {0};
+    struct settings_complaints findings = {0};
+    int result = settings_check_run(file, settings, true, &complaints, &findings);
+    if (findings.text != NULL)
+        (void)printf("%s\n", findings.text);
+    if (result < 0) {
+        (void)fflush(stdout);
+        (void)fprintf(
+            stderr, "%s\n", complaints.text != NULL ? complaints.text : strerror(-result));
+    }
+    settings_complaints_cleanup(&complaints);
+    settings_complaints_cleanup(&findings);
+    return result < 0 ? EX_UNAVAILABLE : EX_OK;
+}
+
 int command_check(int argc, char **argv)
 {
     struct command_options options;
@@ -165,8 +184,10 @@ int command_check(int argc, char **argv)
     status = command_options_read_settings(options.file, &settings);
     if (status != EX_OK)
         return status;
-    status = command_options_check_kafka(options.file, &settings);
-    if (status == EX_OK)
+    status = command_options_check_children(options.file, &settings);
+    if (status == EX_OK && options.has_connect)
+        status = try_connections(options.file, &settings);
+    else if (status == EX_OK)
         print_settings(&settings);
     settings_cleanup(&settings);
     if (status != EX_OK)

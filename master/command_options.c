@@ -9,7 +9,7 @@
 
 #include "common/settings_complaints.h"
 #include "common/settings_file.h"
-#include "master/kafka_check.h"
+#include "master/settings_check.h"
 
 #define REASON_SIZE 128
 
@@ -44,6 +44,7 @@ int command_options_parse(
         {.name = "dry-run", .has_arg = no_argument, .val = 'n'},
         {.name = "timeout", .has_arg = required_argument, .val = 't'},
         {.name = "listen", .has_arg = required_argument, .val = 'l'},
+        {.name = "connect", .has_arg = no_argument, .val = 'k'},
         {.name = "run-dir", .has_arg = required_argument, .val = 'r'},
         {.name = "value", .has_arg = required_argument, .val = 'v'},
         {0},
@@ -88,6 +89,11 @@ int command_options_parse(
             if (strstr(usage, "--value") == NULL)
                 return refuse_option(usage, "has no meaning here", "--value");
             options.value = optarg;
+            break;
+        case 'k':
+            if (strstr(usage, "--connect") == NULL)
+                return refuse_option(usage, "has no meaning here", "--connect");
+            options.has_connect = true;
             break;
         case 'j':
             options.has_json = true;
@@ -134,10 +140,10 @@ int command_options_read_settings(const char *file, struct settings *ret_setting
     return status;
 }
 
-int command_options_check_kafka(const char *file, const struct settings *settings)
+int command_options_check_children(const char *file, const struct settings *settings)
 {
     struct settings_complaints complaints = {0};
-    int result = kafka_check_run(file, settings, &complaints);
+    int result = settings_check_run(file, settings, false, &complaints, NULL);
     if (result < 0)
         (void)fprintf(
             stderr, "%s\n", complaints.text != NULL ? complaints.text : strerror(-result));

@@ -21,6 +21,7 @@ struct command_options {
     bool has_json;       /* --json */
     bool has_dry_run;    /* --dry-run */
     const char *timeout; /* --timeout; NULL unless given */
+    bool has_connect;    /* --connect */
     const char *listen;  /* --listen; NULL unless given */
     const char *value;   /* --value; NULL unless given */
     const char *run_dir; /* --run-dir; NULL unless given: what the configuration says */
@@ -42,7 +43,7 @@ MUST_CHECK int command_options_read_settings(const char *file, struct settings *
 /* The same, with the warnings for the caller to say. */
 MUST_CHECK int command_options_read_quietly(
     const char *file, struct settings *ret_settings, struct settings_complaints *warnings);
-/* The same about what only eventd can say of them. */
-MUST_CHECK int command_options_check_kafka(const char *file, const struct settings *settings);
+/* The same about what only the children's libraries can say of them. */
+MUST_CHECK int command_options_check_children(const char *file, const struct settings *settings);
 
 #endif

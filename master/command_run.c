@@ -80,7 +80,7 @@ int command_run(int argc, char **argv)
     status = read_settings(&options, &settings);
     if (status != EX_OK)
         return status;
-    status = command_options_check_kafka(options.file, &settings);
+    status = command_options_check_children(options.file, &settings);
     if (status != EX_OK) {
         settings_cleanup(&settings);
         return status;

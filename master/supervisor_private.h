@@ -5,10 +5,10 @@
 #include <systemd/sd-event.h>
 
 #include "master/admin_socket.h"
-#include "master/kafka_check.h"
 #include "master/listener_set.h"
 #include "master/run_directory.h"
 #include "master/service_notice.h"
+#include "master/settings_check.h"
 #include "master/staffing.h"
 #include "master/supervisor.h"
 
@@ -33,7 +33,7 @@ struct supervisor {
     uint64_t started_at_us;                 /* CLOCK_REALTIME */
     struct settings_complaints reload_warnings; /* owned: of the reload that is under way */
     struct settings next_settings;              /* owned: while eventd is asked about them */
-    struct kafka_check *kafka_check;            /* owned: likewise */
+    struct settings_check *settings_check;      /* owned: likewise */
     bool is_upgrading; /* the reload that is under way makes an upgrade whole */
     /* Asked for by signal while the service was on its way to RUNNING: done when it is there. */
     bool owes_reload;

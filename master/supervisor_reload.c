@@ -55,14 +55,14 @@ static void replace_generation(
         settings_complaints_add(complaints, NULL, 0, "%s", strerror(-result));
 }
 
-static void on_kafka_checked(const struct settings_complaints *found, void *userdata)
+static void on_settings_checked(const struct settings_complaints *found, void *userdata)
 {
     struct supervisor *supervisor = userdata;
     struct settings next CLEANUP(settings_cleanup) = supervisor->next_settings;
     supervisor->next_settings = (struct settings){0};
     struct settings_complaints complaints = {0};
     settings_complaints_append(&complaints, found);
-    supervisor->kafka_check = kafka_check_free(supervisor->kafka_check);
+    supervisor->settings_check = settings_check_free(supervisor->settings_check);
     if (complaints.count == 0)
         replace_generation(supervisor, &next, &complaints);
     if (complaints.count > 0)
@@ -70,12 +70,12 @@ static void on_kafka_checked(const struct settings_complaints *found, void *user
     settings_complaints_cleanup(&complaints);
 }
 
-static void check_kafka(struct supervisor *supervisor, struct settings_complaints *complaints)
+static void check_settings(struct supervisor *supervisor, struct settings_complaints *complaints)
 {
-    int result = kafka_check_new(supervisor->event, supervisor->file, &supervisor->next_settings,
-        on_kafka_checked, supervisor, &supervisor->kafka_check);
+    int result = settings_check_new(supervisor->event, supervisor->file, &supervisor->next_settings,
+        on_settings_checked, supervisor, &supervisor->settings_check);
     if (result == 0)
-        kafka_check_start(supervisor->kafka_check);
+        settings_check_start(supervisor->settings_check);
     else
         settings_complaints_add(complaints, NULL, 0, "%s", strerror(-result));
 }
@@ -97,7 +97,7 @@ const char *supervisor_reload(struct supervisor *supervisor)
     settings_complaints_cleanup(&supervisor->reload_warnings);
     supervisor->reload_warnings = warnings;
     if (result == 0)
-        check_kafka(supervisor, &complaints);
+        check_settings(supervisor, &complaints);
     if (complaints.count > 0) {
         settings_cleanup(&supervisor->next_settings);
         refuse(supervisor, &complaints);
@@ -108,7 +108,7 @@ const char *supervisor_reload(struct supervisor *supervisor)
 
 void supervisor_reload_forget(struct supervisor *supervisor)
 {
-    supervisor->kafka_check = kafka_check_free(supervisor->kafka_check);
+    supervisor->settings_check = settings_check_free(supervisor->settings_check);
     settings_cleanup(&supervisor->next_settings);
     supervisor->is_upgrading = false;
 }

@@ -2,6 +2,7 @@
  *
  * worker   serves gRPC from PostgreSQL
  * migrate  changes the database's schema
+ * check    says what it has against its part of the configuration
  *
  * Holds database credentials and client connections; never holds anything of Kafka's.
  */
@@ -13,6 +14,8 @@
 #include "common/log.h"
 #include "common/process_link.h"
 #include "common/process_protocol.h"
+#include "common/process_verdict.h"
+#include "worker/store/database_check.h"
 #include "worker/user/schema_command.h"
 #include "worker/worker_process.h"
 
@@ -40,6 +43,17 @@ static int run_migrate(int argument_count, char **arguments)
     return status;
 }
 
+static int run_check(bool connects)
+{
+    static const struct process_link_handlers handlers = {0};
+    struct process_link link = {0};
+    if (process_link_open(&link, PROCESS_ROLE_CHECK, &handlers, NULL) < 0)
+        return EXIT_FAILURE;
+    int status = database_check(&link, connects);
+    process_link_close(&link);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     /* Before there is any thread: signals are for the loop alone. */
@@ -52,6 +66,8 @@ int main(int argc, char **argv)
         return worker_process_run();
     if (strcmp(role, PROCESS_ROLE_MIGRATE) == 0)
         return run_migrate(argc - 2, argv + 2);
+    if (strcmp(role, PROCESS_ROLE_CHECK) == 0)
+        return run_check(argc > 2 && strcmp(argv[2], PROCESS_VERDICT_CONNECT) == 0);
     (void)fputs("userd-worker is started by userd\n", stderr);
     return EXIT_FAILURE;
 }
