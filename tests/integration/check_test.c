@@ -337,8 +337,8 @@ Test(check, shows_no_password_of_any_url)
 /* What only libpq knows of its parameters is found before a worker has to live with it. */
 Test(check, refuses_parameters_that_libpq_does_not_take)
 {
-    then_is_refused("database = { url =\n \"postgresql://u:hidden@h/d?sslmode=bogus\"; };\n",
-        "userd.conf:2: database.url: invalid sslmode value: \"bogus\"");
+    then_is_refused("database = { url = \"postgresql://u:hidden@h/d?sslmode=bogus\"; };\n",
+        "userd.conf:1: database.url: invalid sslmode value: \"bogus\"");
     then_is_refused("database = { url = \"host=h port=99999\"; };\n",
         "userd.conf:1: database.url: invalid port number: \"99999\"");
     then_is_refused("database = { url = \"host=a,b port=1,2,3\"; };\n",
