@@ -12,13 +12,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/log_format.h"
 #include "common/monotonic_clock.h"
+#include "common/printable.h"
 
 #define LINE_MAX_BYTES    4096
 #define US_PER_SECOND     INT64_C(1000000)
 #define NS_PER_MS         1000000
-#define FIRST_PRINTABLE   0x20
-#define DELETE_CHARACTER  0x7f
 #define PROCESS_NAME_SIZE 32
 #define TIMESTAMP_SIZE    40
 
@@ -78,20 +78,6 @@ static void write_whole(const char *bytes, size_t length)
     }
 }
 
-/* Copies `text` with control characters as \xNN; always ends with a zero. */
-static void escape_controls(const char *text, char *target, size_t size)
-{
-    size_t used = 0;
-    for (; *text != '\0' && used + sizeof("\\xNN") < size; text++) {
-        unsigned char character = (unsigned char)*text;
-        if (character < FIRST_PRINTABLE || character == DELETE_CHARACTER)
-            used += (size_t)snprintf(target + used, size - used, "\\x%02x", character);
-        else
-            target[used++] = (char)character;
-    }
-    target[used] = '\0';
-}
-
 static void format_timestamp(char *target, size_t size)
 {
     struct timespec now;
@@ -146,9 +132,9 @@ void log_write(enum log_level level, const char *format, ...)
     char timestamp[TIMESTAMP_SIZE * 2];
     va_list arguments;
     va_start(arguments, format);
-    (void)vsnprintf(raw, sizeof(raw), format, arguments);
+    (void)log_format(raw, sizeof(raw), format, arguments);
     va_end(arguments);
-    escape_controls(raw, message, sizeof(message));
+    (void)printable_copy(raw, message, sizeof(message));
     format_timestamp(timestamp, sizeof(timestamp));
     if (atomic_load_explicit(&log_state.format, memory_order_relaxed) == LOG_FORMAT_JSON)
         write_json(level, timestamp, message);

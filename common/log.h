@@ -22,7 +22,8 @@ void log_init(const char *process_name);
 void log_configure(enum log_level level, enum log_format format);
 bool log_is_enabled(enum log_level level);
 
-/* Writes one line. Line feeds and other control characters in the result are shown as \xNN. */
+/* Writes one line. Values of fields are quoted where they must be (log_format.h); line feeds, other
+ * control characters and what is not UTF-8 are shown as \xNN (printable.h). */
 void log_write(enum log_level level, const char *format, ...) PRINTF_LIKE(2, 3);
 
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)

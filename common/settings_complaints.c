@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/printable.h"
+
 #define COMPLAINT_SIZE 512
 #define COMPLAINTS_MAX 100 /* are written down: whoever mends those asks again */
 
@@ -44,7 +46,12 @@ void settings_complaints_add(struct settings_complaints *complaints, const char 
     else if (file != NULL)
         (void)snprintf(place, sizeof(place), "%s: ", file);
 
-    append(complaints, place, what);
+    /* names of files and values are others' text, and a complaint is read in a terminal */
+    char shown_place[COMPLAINT_SIZE];
+    char shown[COMPLAINT_SIZE];
+    (void)printable_copy(place, shown_place, sizeof(shown_place));
+    (void)printable_copy(what, shown, sizeof(shown));
+    append(complaints, shown_place, shown);
 }
 
 void settings_complaints_append(
