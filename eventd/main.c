@@ -19,6 +19,7 @@
 #include "common/process_link.h"
 #include "common/process_protocol.h"
 #include "common/process_verdict.h"
+#include "common/program_words.h"
 #include "eventd/configuration_check.h"
 #include "eventd/consumer_group.h"
 #include "eventd/dead_letter_command.h"
@@ -296,6 +297,9 @@ static int run_check(bool connects)
 
 int main(int argc, char **argv)
 {
+    if (program_words_answer(argc, argv, "userd-eventd",
+            "carries events between Kafka and the workers; started by userd alone, see userd help"))
+        return EXIT_SUCCESS;
     /* As below: no client is closed. */
     if (argc > 1 && strcmp(argv[1], PROCESS_ROLE_DEAD_LETTERS) == 0)
         _exit(run_dead_letters(argc - 2, argv + 2));

@@ -6,6 +6,7 @@
 #include <sysexits.h>
 
 #include "common/database_url.h"
+#include "common/printable.h"
 #include "common/settings.h"
 #include "common/settings_kafka.h"
 #include "master/command_options.h"
@@ -19,14 +20,15 @@
 static void print_string(const char *text)
 {
     (void)putchar('"');
-    for (; *text != '\0'; text++) {
-        unsigned char byte = (unsigned char)*text;
-        if (byte == '"' || byte == '\\')
-            (void)printf("\\%c", byte);
-        else if (byte < ' ' || byte == 0x7f)
-            (void)printf("\\x%02x", byte);
+    while (*text != '\0') {
+        size_t length = printable_length(text);
+        if (length == 0)
+            (void)printf("\\x%02x", (unsigned int)(unsigned char)*text);
+        else if (*text == '"' || *text == '\\')
+            (void)printf("\\%c", *text);
         else
-            (void)putchar(byte);
+            (void)printf("%.*s", (int)length, text);
+        text += length > 0 ? length : 1;
     }
     (void)putchar('"');
 }

@@ -4,7 +4,7 @@
 #ifndef USERD_MASTER_COMMAND_CHECK_H
 #define USERD_MASTER_COMMAND_CHECK_H
 
-#define COMMAND_CHECK_USAGE "check [-c FILE] [--connect]"
+#define COMMAND_CHECK_USAGE "check [-c FILE] [--env-file FILE] [--connect]"
 
 int command_check(int argc, char **argv);
 

@@ -4,6 +4,7 @@
 #define USERD_MASTER_COMMAND_OPTIONS_H
 
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "common/attributes.h"
 #include "common/settings.h"
@@ -15,17 +16,19 @@ struct command_options {
     /* -c, --config. Unless given SETTINGS_FILE_DEFAULT, or COMMAND_OPTIONS_NO_FILE where there is
      * no such file. */
     const char *file;
-    bool is_file_named;  /* by -c */
-    bool has_migrate;    /* --migrate */
-    bool has_all;        /* --all */
-    bool has_json;       /* --json */
-    bool has_dry_run;    /* --dry-run */
-    const char *timeout; /* --timeout; NULL unless given */
-    bool has_connect;    /* --connect */
-    const char *listen;  /* --listen; NULL unless given */
-    const char *value;   /* --value; NULL unless given */
-    const char *run_dir; /* --run-dir; NULL unless given: what the configuration says */
-    char **words;        /* what is left of the command line */
+    bool is_file_named;           /* by -c */
+    bool has_migrate;             /* --migrate */
+    bool has_all;                 /* --all */
+    bool has_json;                /* --json */
+    bool has_dry_run;             /* --dry-run */
+    bool has_connect;             /* --connect */
+    const char *timeout;          /* --timeout; NULL unless given */
+    const char *value;            /* --value; NULL unless given */
+    const char *environment_file; /* --env-file; NULL unless given; it is in the environment */
+    unsigned int wait_seconds;    /* --wait; 0 unless given */
+    const char *listen;           /* --listen; NULL unless given */
+    const char *run_dir;          /* --run-dir; NULL unless given: what the configuration says */
+    char **words;                 /* what is left of the command line */
     int word_count;
 };
 
@@ -33,6 +36,8 @@ struct command_options {
  * error. */
 MUST_CHECK int command_options_parse(
     int argc, char **argv, const char *usage, struct command_options *ret_options);
+/* Each option of the usage with what it is for. */
+void command_options_print(FILE *stream, const char *usage);
 /* Says what was wrong and how the command is used; EX_USAGE. */
 MUST_CHECK int command_options_refuse(const char *usage, const char *reason);
 

@@ -4,6 +4,7 @@
  * none of the libraries that would: it must survive whatever those do to the children.
  */
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
@@ -17,8 +18,12 @@
 #include "master/command_dead_letters.h"
 #include "master/command_handover.h"
 #include "master/command_migrate.h"
+#include "master/command_options.h"
+#include "master/command_ready.h"
 #include "master/command_run.h"
 #include "master/command_top.h"
+
+#define HELP_USAGE "help [COMMAND]"
 
 struct command {
     const char *name;
@@ -41,6 +46,8 @@ static int command_help(int argc, char **argv);
 static const struct command commands[] = {
     {"run", COMMAND_RUN_USAGE, "the service, in the foreground", command_run},
     {"status", COMMAND_ADMIN_STATUS_USAGE, "what the running service does", command_admin_status},
+    {"ready", COMMAND_READY_USAGE, "whether calls are served: exit status 0, or 1 and why not",
+        command_ready},
     {"top", COMMAND_TOP_USAGE, "the same, live", command_top},
     {"metrics", COMMAND_ADMIN_METRICS_USAGE, "the same numbers for Prometheus",
         command_admin_metrics},
@@ -55,22 +62,23 @@ static const struct command commands[] = {
     {"handover-check", COMMAND_HANDOVER_USAGE, "asked by a running userd before an upgrade",
         command_handover},
     {"version", "version", "which userd this is", command_version},
-    {"help", "help", "this text", command_help},
+    {"help", HELP_USAGE, "this text, or how a command is used", command_help},
 };
 
 static void print_help(FILE *stream)
 {
     (void)fprintf(stream, "usage: userd COMMAND ...\n\n");
     for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
-        (void)fprintf(stream, "  userd %-42s %s\n", commands[i].usage, commands[i].purpose);
+        (void)fprintf(stream, "  %-16s %s\n", commands[i].name, commands[i].purpose);
+    (void)fprintf(stream, "\nuserd help COMMAND explains its options\n");
 }
 
-static int command_help(int argc, char **argv)
+static const struct command *find_command(const char *name)
 {
-    (void)argc;
-    (void)argv;
-    print_help(stdout);
-    return EX_OK;
+    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
 }
 
 static int refuse_unknown(const char *name)
@@ -85,6 +93,35 @@ static int refuse_unknown(const char *name)
     else
         (void)fprintf(stderr, "userd: unknown command %s: userd help lists them\n", name);
     return EX_USAGE;
+}
+
+static int help_with(const struct command *command)
+{
+    (void)printf("usage: userd %s\n\n%s\n", command->usage, command->purpose);
+    command_options_print(stdout, command->usage);
+    return fflush(stdout) == 0 && !ferror(stdout) ? EX_OK : EX_IOERR;
+}
+
+static int command_help(int argc, char **argv)
+{
+    if (argc > 2)
+        return command_options_refuse(HELP_USAGE, "help takes one command");
+    if (argc < 2) {
+        print_help(stdout);
+        return fflush(stdout) == 0 && !ferror(stdout) ? EX_OK : EX_IOERR;
+    }
+    const struct command *command = find_command(argv[1]);
+    return command != NULL ? help_with(command) : refuse_unknown(argv[1]);
+}
+
+/* Among a command's own words, whatever else stands there: who asks for help may have the rest
+ * wrong. */
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+    return false;
 }
 
 /* A parent may have closed them: what is opened next must not be taken for standard error. */
@@ -111,8 +148,10 @@ int main(int argc, char **argv)
         name = "help";
     if (strcmp(name, "--version") == 0)
         name = "version";
-    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
-        if (strcmp(commands[i].name, name) == 0)
-            return commands[i].function(argc - 1, argv + 1);
-    return refuse_unknown(name);
+    const struct command *command = find_command(name);
+    if (command == NULL)
+        return refuse_unknown(name);
+    if (asks_for_help(argc - 1, argv + 1))
+        return help_with(command);
+    return command->function(argc - 1, argv + 1);
 }

@@ -15,6 +15,7 @@
 #include "common/attributes.h"
 #include "common/file_descriptor.h"
 #include "common/log.h"
+#include "common/program_words.h"
 #include "common/settings_complaints.h"
 #include "master/listener.h"
 #include "master/metrics_server.h"
@@ -56,6 +57,9 @@ static int serve(const char *run_dir, const sigset_t *ends, struct listener *lis
 
 int main(int argc, char **argv)
 {
+    if (program_words_answer(argc, argv, "userd-metrics",
+            "RUN_DIR ADDRESS:PORT serves a userd's numbers at /metrics, see userd help metrics"))
+        return EX_OK;
     log_init("metrics");
     if (argc != 3) {
         (void)fprintf(stderr, "usage: userd-metrics RUN_DIR ADDRESS\n");

@@ -15,6 +15,7 @@
 #include "common/process_link.h"
 #include "common/process_protocol.h"
 #include "common/process_verdict.h"
+#include "common/program_words.h"
 #include "worker/store/database_check.h"
 #include "worker/user/schema_command.h"
 #include "worker/worker_process.h"
@@ -61,6 +62,9 @@ int main(int argc, char **argv)
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, NULL);
 
+    if (program_words_answer(argc, argv, "userd-worker",
+            "serves gRPC from PostgreSQL; started by userd alone, see userd help"))
+        return EXIT_SUCCESS;
     const char *role = argc > 1 ? argv[1] : "";
     if (strcmp(role, PROCESS_ROLE_WORKER) == 0)
         return worker_process_run();

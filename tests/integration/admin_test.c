@@ -299,6 +299,34 @@ Test(admin, a_killed_masters_socket_is_taken_over)
     json_decref(root);
 }
 
+/* ---- ready ---- */
+
+Test(admin, ready_says_whether_calls_are_served)
+{
+    static const struct test_userd_options options = {
+        .workers = 1, .has_broker = true, .has_own_cluster = true, .skips_start = true};
+    static const char *const now[] = {"ready", NULL};
+    static const char *const soon[] = {"ready", "--wait", "30", NULL};
+    given_userd(&userd, &options);
+    char *output = NULL;
+    cr_expect_eq(when_userd_is_told(&userd, now, &output), 1);
+    then_output_holds(output, "not ready: userd is not running");
+    free(output);
+    when_userd_starts(&userd);
+    cr_expect_eq(when_userd_is_told(&userd, soon, &output), 0, "%s", output);
+    free(output);
+    cr_expect_eq(when_userd_is_told(&userd, now, &output), 0, "%s", output);
+    free(output);
+    test_database_stop_cluster(&userd.database);
+    then_health_becomes(&userd, TEST_HEALTH_NOT_SERVING);
+    cr_expect_eq(when_userd_is_told(&userd, now, &output), 1);
+    then_output_holds(output, "not ready: the database is away");
+    free(output);
+    test_database_start_cluster(&userd.database);
+    cr_expect_eq(when_userd_is_told(&userd, soon, &output), 0, "%s", output);
+    free(output);
+}
+
 /* ---- reload ---- */
 
 Test(admin, reload_returns_when_the_new_generation_serves)

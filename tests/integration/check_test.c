@@ -39,7 +39,7 @@ static const char listeners[] =
 static int tell(const char *command, const char *const *environment, char **ret_output)
 {
     const char *const argv[] = {TEST_USERD, command, "-c", config_path, NULL};
-    static const char *const none[] = {"DB_URL", "KAFKA_BOOTSTRAP_SERVERS", NULL};
+    static const char *const none[] = {"DB_URL", "KAFKA_URL", "KAFKA_BOOTSTRAP_SERVERS", NULL};
     return test_process_run(argv, environment != NULL ? environment : none, directory, ret_output);
 }
 
@@ -343,4 +343,131 @@ Test(check, refuses_parameters_that_libpq_does_not_take)
         "userd.conf:1: database.url: invalid port number: \"99999\"");
     then_is_refused("database = { url = \"host=a,b port=1,2,3\"; };\n",
         "userd.conf:1: database.url: could not match 3 port numbers to 2 hosts");
+}
+
+/* ---- options and help ---- */
+
+static int when_told(const char *const *words, char **ret_output)
+{
+    const char *argv[8] = {TEST_USERD};
+    for (size_t i = 0; words[i] != NULL && i + 2 < ARRAY_LENGTH(argv); i++)
+        argv[i + 1] = words[i];
+    return test_process_run(argv, NULL, directory, ret_output);
+}
+
+Test(check, every_command_explains_itself)
+{
+    static const char *const commands[] = {"run", "status", "ready", "top", "metrics", "reload",
+        "upgrade", "stop", "check", "migrate", "dead-letters", "handover-check", "version", "help"};
+    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++) {
+        char usage[64];
+        (void)snprintf(usage, sizeof(usage), "usage: userd %s", commands[i]);
+        const char *const forms[][3] = {
+            {commands[i], "--help"}, {"help", commands[i]}, {commands[i], "--nonsense", "-h"}};
+        for (size_t j = 0; j < ARRAY_LENGTH(forms); j++) {
+            const char *const words[] = {forms[j][0], forms[j][1], forms[j][2], NULL};
+            char *output = NULL;
+            cr_expect_eq(
+                when_told(words, &output), 0, "%s %s: %s", forms[j][0], forms[j][1], output);
+            cr_expect_eq(strncmp(output, usage, strlen(usage)), 0, "%s", output);
+            free(output);
+        }
+    }
+    const char *const unknown[] = {"help", "chekc", NULL};
+    char *output = NULL;
+    cr_expect_eq(when_told(unknown, &output), EXIT_USAGE);
+    cr_expect(strstr(output, "did you mean check?") != NULL, "%s", output);
+    free(output);
+}
+
+Test(check, every_program_says_its_version)
+{
+    static const char *const programs[] = {
+        TEST_USERD, TEST_USERD_WORKER, TEST_USERD_EVENTD, TEST_USERD_METRICS};
+    static const char *const words[] = {"--version", "--help"};
+    for (size_t i = 0; i < ARRAY_LENGTH(programs); i++)
+        for (size_t j = 0; j < ARRAY_LENGTH(words); j++) {
+            const char *const argv[] = {programs[i], words[j], NULL};
+            char *output = NULL;
+            cr_expect_eq(test_process_run(argv, NULL, directory, &output), 0, "%s", output);
+            cr_expect(strstr(output, "userd") != NULL, "%s", output);
+            free(output);
+        }
+}
+
+Test(check, no_option_is_taken_and_ignored)
+{
+    static const char *const words[][3] = {{"run", "--json"}, {"check", "--all"},
+        {"migrate", "status", "--connect"}, {"stop", "--migrate"}, {"status", "--wait=3"},
+        {"ready", "--wait", "soon"}, {"reload", "--env-file=x"}};
+    for (size_t i = 0; i < ARRAY_LENGTH(words); i++) {
+        const char *const argv[] = {words[i][0], words[i][1], words[i][2], NULL};
+        char *output = NULL;
+        cr_expect_eq(
+            when_told(argv, &output), EXIT_USAGE, "%s %s: %s", words[i][0], words[i][1], output);
+        free(output);
+    }
+}
+
+Test(check, reads_variables_from_a_file_that_is_named)
+{
+    char env_path[64];
+    (void)snprintf(env_path, sizeof(env_path), "%s/.env", directory);
+    test_file_write(config_path, listeners);
+    test_file_write(env_path, "DB_HOST=db\nDB_URL=\"postgresql+asyncpg://u:hidden@${DB_HOST}/d\"\n"
+                              "export KAFKA_URL=kafka:9092 # ours\n");
+    const char *const with[] = {
+        TEST_USERD, "check", "-c", config_path, "--env-file", env_path, NULL};
+    const char *const without[] = {TEST_USERD, "check", "-c", config_path, NULL};
+    static const char *const none[] = {"DB_URL", "KAFKA_URL", "KAFKA_BOOTSTRAP_SERVERS", NULL};
+    char *output = NULL;
+    cr_assert_eq(test_process_run(with, none, directory, &output), 0, "%s", output);
+    cr_expect(strstr(output, "postgresql://u:***@db/d") != NULL, "%s", output);
+    cr_expect(strstr(output, "kafka:9092") != NULL, "%s", output);
+    cr_expect(strstr(output, "hidden") == NULL, "%s", output);
+    free(output);
+    /* the one in the working directory is read when it is named, and not by itself */
+    cr_assert_eq(test_process_run(without, none, directory, &output), 0, "%s", output);
+    cr_expect(strstr(output, "kafka:9092") == NULL, "%s", output);
+    free(output);
+    test_file_write(env_path, "DB_URL='hidden\n");
+    cr_assert_eq(test_process_run(with, none, directory, &output), EXIT_CONFIG, "%s", output);
+    cr_expect(strstr(output, ".env:1: a value begins with a quote") != NULL, "%s", output);
+    cr_expect(strstr(output, "hidden") == NULL, "%s", output);
+    free(output);
+    (void)unlink(env_path);
+}
+
+Test(check, run_names_the_broker_that_nobody_has_named)
+{
+    static const char *const none[] = {"DB_URL", "KAFKA_URL", "KAFKA_BOOTSTRAP_SERVERS", NULL};
+    static const char *const some[] = {"DB_URL", "KAFKA_URL=kafka:9092", NULL};
+    test_file_write(config_path, "run_dir = \"/proc/nowhere\";\n");
+    char *output = NULL;
+    (void)tell("run", none, &output);
+    cr_expect(strstr(output,
+                  "no broker is named, the default is used servers=\"127.0.0.1:9092\"") != NULL,
+        "%s", output);
+    free(output);
+    (void)tell("run", some, &output);
+    cr_expect(strstr(output, "no broker is named") == NULL, "%s", output);
+    free(output);
+}
+
+/* ---- what reaches a terminal ---- */
+
+Test(check, no_escape_sequence_reaches_a_terminal)
+{
+    static const char *const texts[] = {"kafka = { client_id = \"a\\x1b[31m\\xc2\\x9b31m\"; };\n",
+        "run_dir = \"a\\x1b[31m\\xc2\\x9b31m\";\n",
+        "kafka = { delete_topic = \"a\\x1b[31m\\xc2\\x9b31m\"; };\n"};
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+        test_file_write(config_path, texts[i]);
+        char *output = NULL;
+        (void)tell("check", NULL, &output);
+        cr_expect(strstr(output, "\\x1b[31m\\xc2\\x9b") != NULL, "%s", output);
+        cr_expect(
+            strchr(output, '\x1b') == NULL && strstr(output, "\xc2\x9b") == NULL, "%s", output);
+        free(output);
+    }
 }
