@@ -2,13 +2,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "common/file_descriptor.h"
 
-#define MEMORY_MODE 0600
+#define MEMORY_MODE   0600
+#define READ_ATTEMPTS 1000
 
 /* NULL with errno set on failure. */
 static struct scoreboard *map(int fd)
@@ -107,4 +110,59 @@ void scoreboard_reset_slot(struct scoreboard *scoreboard, uint32_t slot)
     /* the writer is dead, and readers see a number or zero: no ordering is owed to anyone */
     memset(&scoreboard->slots[slot], 0, sizeof(scoreboard->slots[slot]));
     memset(&scoreboard->master[slot], 0, sizeof(scoreboard->master[slot]));
+}
+
+/* ---- absences ---- */
+
+static uint64_t realtime_us(void)
+{
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+/* What is stored between the two is seen by no reader that sees an even, unchanged number. */
+static void write_absence(struct scoreboard_absence *absence, uint64_t since_us, const char *reason)
+{
+    uint64_t words[ARRAY_LENGTH(absence->reason)] = {0};
+    (void)snprintf((char *)words, sizeof(words), "%s", reason);
+    uint64_t sequence = atomic_load_explicit(&absence->sequence, memory_order_relaxed);
+    atomic_store_explicit(&absence->sequence, sequence + 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+    atomic_store_explicit(&absence->since_us, since_us, memory_order_relaxed);
+    for (size_t i = 0; i < ARRAY_LENGTH(words); i++)
+        atomic_store_explicit(&absence->reason[i], words[i], memory_order_relaxed);
+    atomic_store_explicit(&absence->sequence, sequence + 2, memory_order_release);
+}
+
+void scoreboard_absence_set(struct scoreboard_absence *absence, const char *reason)
+{
+    uint64_t since_us = atomic_load_explicit(&absence->since_us, memory_order_relaxed);
+    write_absence(absence, since_us != 0 ? since_us : realtime_us(), reason);
+}
+
+void scoreboard_absence_end(struct scoreboard_absence *absence)
+{
+    write_absence(absence, 0, "");
+}
+
+/* A writer that died on its way leaves an odd number: what is there then is read as it is. */
+void scoreboard_absence_read(const struct scoreboard_absence *absence, uint64_t *ret_since_us,
+    char ret_reason[SCOREBOARD_REASON_SIZE])
+{
+    uint64_t words[ARRAY_LENGTH(absence->reason)];
+    uint64_t since_us = 0;
+    for (int attempt = 0; attempt < READ_ATTEMPTS; attempt++) {
+        uint64_t before = atomic_load_explicit(&absence->sequence, memory_order_acquire);
+        since_us = atomic_load_explicit(&absence->since_us, memory_order_relaxed);
+        for (size_t i = 0; i < ARRAY_LENGTH(words); i++)
+            words[i] = atomic_load_explicit(&absence->reason[i], memory_order_relaxed);
+        atomic_thread_fence(memory_order_acquire);
+        if (before % 2 == 0 &&
+            before == atomic_load_explicit(&absence->sequence, memory_order_relaxed))
+            break;
+    }
+    *ret_since_us = since_us;
+    memcpy(ret_reason, words, SCOREBOARD_REASON_SIZE);
+    ret_reason[SCOREBOARD_REASON_SIZE - 1] = '\0';
 }

@@ -3,8 +3,8 @@
  *
  * Fixed layout with a magic and a version; one writer per slot and per cache line, relaxed atomics.
  * The master makes it and owns the header and the `passed` counters; slot 0 is eventd's,
- * slots 1..SCOREBOARD_WORKER_SLOTS are the workers'. It holds numbers only: nothing secret, nothing
- * that a reader would have to trust.
+ * slots 1..SCOREBOARD_WORKER_SLOTS are the workers'. It holds numbers, and what libraries say of an
+ * absence: nothing secret, nothing that a reader would have to trust.
  */
 #ifndef USERD_COMMON_SCOREBOARD_H
 #define USERD_COMMON_SCOREBOARD_H
@@ -45,6 +45,15 @@ struct scoreboard_lag {
     _Atomic uint64_t records;
 };
 
+#define SCOREBOARD_REASON_SIZE 160
+
+/* That what a process needs is away: since when, and what was said of it last. One writer. */
+struct scoreboard_absence {
+    _Atomic uint64_t sequence; /* odd while it is written */
+    _Atomic uint64_t since_us; /* CLOCK_REALTIME; 0: it is not away */
+    _Atomic uint64_t reason[SCOREBOARD_REASON_SIZE / sizeof(uint64_t)]; /* text, ended by a NUL */
+};
+
 /* A unary method of a worker, written by its rpc thread alone when a call is over. The name is
  * there for good once `is_named` says so (acquire). */
 struct scoreboard_method {
@@ -71,8 +80,10 @@ struct scoreboard_slot {
     /* worker: calls */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t calls_started;
     _Atomic uint64_t calls_ok;
-    _Atomic uint64_t calls_failed;    /* any other status */
-    _Atomic uint64_t calls_refused;   /* RESOURCE_EXHAUSTED */
+    _Atomic uint64_t calls_not_found;  /* NOT_FOUND */
+    _Atomic uint64_t calls_conflicted; /* the name is taken */
+    _Atomic uint64_t calls_failed;     /* any other status */
+    _Atomic uint64_t calls_refused;    /* RESOURCE_EXHAUSTED */
     _Atomic uint64_t calls_expired;   /* deadline passed while queued: never reached the database */
     _Atomic uint64_t calls_cancelled; /* client gone while queued: never reached the database */
     _Atomic uint64_t connections_reset; /* worker: for what their clients did */
@@ -112,6 +123,8 @@ struct scoreboard_slot {
     _Atomic uint64_t outbox_unrelayed_us; /* for how long nobody could publish; 0: someone can */
     _Atomic uint64_t publish_latency_sum_us;
     _Atomic uint64_t publish_latency[LATENCY_HISTOGRAM_BUCKETS];
+    /* worker: the database; eventd: Kafka */
+    _Alignas(CACHE_LINE_SIZE) struct scoreboard_absence absence;
     /* worker: in the order of their registration; those without a name are not used */
     struct scoreboard_method methods[SCOREBOARD_METHODS];
 };
@@ -161,6 +174,13 @@ MUST_CHECK int scoreboard_open_readonly(
 void scoreboard_close_readonly(const struct scoreboard *scoreboard);
 /* Master: empties a slot, and its row of passed connections, before a new process gets it. */
 void scoreboard_reset_slot(struct scoreboard *scoreboard, uint32_t slot);
+
+/* Begins it, or says of one that has begun why. The text may be anything, and is cut off. */
+void scoreboard_absence_set(struct scoreboard_absence *absence, const char *reason);
+void scoreboard_absence_end(struct scoreboard_absence *absence);
+/* The same moment of both. *ret_since_us 0: it is not away. */
+void scoreboard_absence_read(const struct scoreboard_absence *absence, uint64_t *ret_since_us,
+    char ret_reason[SCOREBOARD_REASON_SIZE]);
 
 /* For the one writer of a counter: no locked instruction. */
 static inline void scoreboard_add(_Atomic uint64_t *counter, uint64_t amount)

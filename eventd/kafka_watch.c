@@ -56,6 +56,7 @@ static void on_away(struct kafka_watch *watch, rd_kafka_resp_err_t error)
         watch->next_reminder_us = now;
     }
     set_connected(watch, false);
+    scoreboard_absence_set(&watch->slot->absence, rd_kafka_err2str(error));
     if (now < watch->next_reminder_us)
         return;
     log_warn("waiting for kafka reason=%s waited_s=%" PRIu64, rd_kafka_err2name(error),
@@ -76,6 +77,7 @@ static void on_here(struct kafka_watch *watch, const char *cluster)
         log_info("kafka is connected cluster=%s", cluster);
     watch->has_waited = false;
     set_connected(watch, true);
+    scoreboard_absence_end(&watch->slot->absence);
 }
 
 static void on_answer(struct kafka_question *question, void *userdata)

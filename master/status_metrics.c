@@ -33,6 +33,8 @@ static const struct metric worker_metrics[] = {
     {"userd_calls_started_total", "", "counter", "Calls that have begun.", WORKER(calls.started)},
     {"userd_calls_total", "result=\"ok\",", "counter", "Calls that were answered.",
         WORKER(calls.ok)},
+    {"userd_calls_total", "result=\"not_found\",", "counter", NULL, WORKER(calls.not_found)},
+    {"userd_calls_total", "result=\"name_taken\",", "counter", NULL, WORKER(calls.name_taken)},
     {"userd_calls_total", "result=\"failed\",", "counter", NULL, WORKER(calls.failed)},
     {"userd_calls_total", "result=\"refused\",", "counter", NULL, WORKER(calls.refused)},
     {"userd_calls_total", "result=\"expired\",", "counter", NULL, WORKER(calls.expired)},
@@ -169,6 +171,8 @@ int status_metrics_print(
         return -ENOMEM;
     status_report_read(scoreboard, monotonic_clock_us(), report);
     print_up(stream, 1);
+    print_head(stream, "userd_build_info", "gauge", "1, with the release of the running master.");
+    (void)fprintf(stream, "userd_build_info{version=\"%s\"} 1\n", master->version);
     print_single(stream, "userd_start_time_seconds", "gauge",
         "When the master started, since 1970.",
         (double)master->started_at_us / MICROSECONDS_PER_SECOND);

@@ -26,14 +26,54 @@ static void format_start(uint64_t started_at_us, char ret_text[TIME_SIZE])
         (void)snprintf(ret_text, TIME_SIZE, "?");
 }
 
+/* "3 d 4 h", "5 min 12 s": two units are enough. */
+static void format_span(uint64_t seconds, char ret_text[TIME_SIZE])
+{
+    static const struct {
+        uint64_t seconds;
+        const char *name;
+    } units[] = {{86400, "d"}, {3600, "h"}, {60, "min"}, {1, "s"}};
+    size_t first = 0;
+    while (first + 1 < ARRAY_LENGTH(units) && seconds < units[first].seconds)
+        first++;
+    uint64_t count = seconds / units[first].seconds;
+    if (first + 1 == ARRAY_LENGTH(units))
+        (void)snprintf(ret_text, TIME_SIZE, "%" PRIu64 " s", count);
+    else
+        (void)snprintf(ret_text, TIME_SIZE, "%" PRIu64 " %s %" PRIu64 " %s", count,
+            units[first].name, seconds % units[first].seconds / units[first + 1].seconds,
+            units[first + 1].name);
+}
+
+static uint64_t seconds_since(uint64_t moment_us)
+{
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t now_us = (uint64_t)now.tv_sec * MICROSECONDS_PER_SECOND;
+    return now_us > moment_us ? (now_us - moment_us) / MICROSECONDS_PER_SECOND : 0;
+}
+
+static void print_absence(
+    FILE *stream, const char *what, uint32_t slot, const struct status_absence *absence)
+{
+    char since[TIME_SIZE];
+    char span[TIME_SIZE];
+    if (absence->since_us == 0)
+        return;
+    format_start(absence->since_us, since);
+    format_span(seconds_since(absence->since_us), span);
+    (void)fprintf(stream, "%s away for %s (slot %u), since %s: %s\n", what, span, slot, since,
+        absence->reason);
+}
+
 static void print_calls(
     FILE *stream, uint64_t connections, const struct status_calls *calls, const char *database)
 {
     (void)fprintf(stream,
-        " %6" PRIu64 " %10" PRIu64 " %10" PRIu64 " %8" PRIu64 " %8" PRIu64 " %8" PRIu64 " %9" PRIu64
-        " %9.0f  %-8s",
-        connections, calls->started, calls->ok, calls->failed, calls->refused, calls->expired,
-        calls->cancelled, calls->per_second, database);
+        " %6" PRIu64 " %10" PRIu64 " %10" PRIu64 " %9" PRIu64 " %10" PRIu64 " %8" PRIu64
+        " %8" PRIu64 " %8" PRIu64 " %9" PRIu64 " %9.0f  %-8s",
+        connections, calls->started, calls->ok, calls->not_found, calls->name_taken, calls->failed,
+        calls->refused, calls->expired, calls->cancelled, calls->per_second, database);
 }
 
 static void print_worker(FILE *stream, const struct status_worker *worker)
@@ -108,8 +148,10 @@ void status_print_table(
 {
     char start[TIME_SIZE];
     format_start(master->started_at_us, start);
-    (void)fprintf(stream, "userd: pid %u, generation %u, since %s\n", master->master_pid,
-        master->generation, start);
+    char uptime[TIME_SIZE];
+    format_span(seconds_since(master->started_at_us), uptime);
+    (void)fprintf(stream, "userd %s: pid %u, generation %u, up for %s, since %s\n", master->version,
+        master->master_pid, master->generation, uptime, start);
     for (size_t i = 0; i < master->n_listeners; i++)
         (void)fprintf(
             stream, "listener %s: %s\n", master->listeners[i]->name, master->listeners[i]->address);
@@ -120,7 +162,7 @@ void status_print_table(
         (void)fprintf(stream, "connections refused: %" PRIu64 ", address bans: %" PRIu64 "\n",
             refused, report->admission.bans);
     (void)fprintf(stream,
-        "\nslot      pid state    gen  conns    started         ok   failed"
+        "\nslot      pid state    gen  conns    started         ok not-found name-taken   failed"
         "  refused  expired cancelled   calls/s  database   batches  req/b  relay\n");
     for (size_t i = 0; i < report->worker_count; i++)
         print_worker(stream, &report->workers[i]);
@@ -128,9 +170,12 @@ void status_print_table(
     print_calls(stream, report->connections, &report->calls, "");
     (void)fprintf(stream, " %9" PRIu64 " %6.1f  %s\n", report->work.batches,
         requests_per_batch(&report->work), report->has_relay ? "yes" : "-");
+    for (size_t i = 0; i < report->worker_count; i++)
+        print_absence(stream, "database", report->workers[i].slot, &report->workers[i].absence);
     print_methods(stream, &report->methods);
     print_eventd(stream, report);
     print_outbox(stream, &report->work);
+    print_absence(stream, "Kafka", SCOREBOARD_SLOT_EVENTD, &report->eventd.absence);
 }
 
 /* --- for programs: README lists the names, which stay --- */
@@ -163,6 +208,7 @@ static int set_activity(json_t *object, uint64_t connections, const struct statu
     const struct status_work *work)
 {
     const struct named_count call_counts[] = {{"started", calls->started}, {"ok", calls->ok},
+        {"not_found", calls->not_found}, {"name_taken", calls->name_taken},
         {"failed", calls->failed}, {"refused", calls->refused}, {"expired", calls->expired},
         {"cancelled", calls->cancelled}};
     const struct named_count event_counts[] = {{"applied", work->events_applied},
@@ -192,6 +238,18 @@ static int set_activity(json_t *object, uint64_t connections, const struct statu
     return result;
 }
 
+/* null while it is there. */
+static int set_absence(json_t *object, const char *name, const struct status_absence *absence)
+{
+    if (absence->since_us == 0)
+        return set(object, name, json_null());
+    json_t *group = json_object();
+    int result =
+        set(group, "since", json_real((double)absence->since_us / (double)MICROSECONDS_PER_SECOND));
+    result |= set(group, "reason", json_string(absence->reason));
+    return result | set(object, name, group);
+}
+
 static int append_worker(json_t *workers, const struct status_worker *worker)
 {
     json_t *object = json_object();
@@ -200,6 +258,7 @@ static int append_worker(json_t *workers, const struct status_worker *worker)
     result |= set(object, "state", json_string(status_report_state_name(worker->state)));
     result |= set_count(object, "generation", worker->generation);
     result |= set(object, "database_ready", json_boolean(worker->is_database_ready));
+    result |= set_absence(object, "database_away", &worker->absence);
     result |= set(object, "relay", json_boolean(worker->is_relay));
     result |= set_activity(object, worker->connections, &worker->calls, &worker->work);
     return result | json_array_append_new(workers, object);
@@ -221,6 +280,8 @@ static int set_master(
     json_t *group = json_object();
     json_t *listeners = json_array();
     int result = set_count(group, "pid", master->master_pid);
+    result |= set(group, "version", json_string(master->version));
+    result |= set_count(group, "uptime_s", seconds_since(master->started_at_us));
     result |= set_count(group, "generation", master->generation);
     result |= set(group, "started_at",
         json_real((double)master->started_at_us / (double)MICROSECONDS_PER_SECOND));
@@ -244,6 +305,7 @@ static int set_eventd(json_t *root, const struct status_eventd *eventd)
     result |= set(group, "state", json_string(status_report_state_name(eventd->state)));
     result |= set_count(group, "generation", eventd->generation);
     result |= set(group, "connected", json_boolean(eventd->is_connected));
+    result |= set_absence(group, "kafka_away", &eventd->absence);
     result |= set_count(group, "produced", eventd->produced);
     result |= set_count(group, "consumed", eventd->consumed);
     const struct named_count counts[] = {{"errors", eventd->errors}, {"lag", eventd->lag},

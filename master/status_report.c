@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "common/printable.h"
+
 #define MICROSECONDS_PER_SECOND 1e6
 
 static uint64_t get(const _Atomic uint64_t *counter)
@@ -34,6 +36,15 @@ static uint64_t count_connections(
     return connections;
 }
 
+static struct status_absence read_absence(const struct scoreboard_slot *slot)
+{
+    struct status_absence absence = {0};
+    char reason[SCOREBOARD_REASON_SIZE];
+    scoreboard_absence_read(&slot->absence, &absence.since_us, reason);
+    (void)printable_copy(reason, absence.reason, sizeof(absence.reason));
+    return absence;
+}
+
 static void read_worker(
     const struct scoreboard *scoreboard, uint32_t number, struct status_worker *ret_worker)
 {
@@ -45,9 +56,12 @@ static void read_worker(
         .state = read_state(slot),
         .is_database_ready = get_small(&slot->is_database_ready) != 0,
         .is_relay = get(&slot->is_relay) != 0,
+        .absence = read_absence(slot),
         .connections = count_connections(slot, &scoreboard->master[number]),
         .calls = {.started = get(&slot->calls_started),
             .ok = get(&slot->calls_ok),
+            .not_found = get(&slot->calls_not_found),
+            .name_taken = get(&slot->calls_conflicted),
             .failed = get(&slot->calls_failed),
             .refused = get(&slot->calls_refused),
             .expired = get(&slot->calls_expired),
@@ -78,6 +92,7 @@ static void read_eventd(const struct scoreboard *scoreboard, struct status_event
         .generation = get_small(&slot->generation),
         .state = read_state(slot),
         .is_connected = get(&slot->kafka_is_connected) != 0,
+        .absence = read_absence(slot),
         .produced = get(&slot->kafka_produced),
         .consumed = get(&slot->kafka_consumed),
         .errors = get(&slot->kafka_produce_errors),
@@ -104,6 +119,8 @@ static void add_calls(struct status_calls *total, const struct status_calls *par
 {
     total->started += part->started;
     total->ok += part->ok;
+    total->not_found += part->not_found;
+    total->name_taken += part->name_taken;
     total->failed += part->failed;
     total->refused += part->refused;
     total->expired += part->expired;
@@ -203,7 +220,8 @@ void status_report_set_rates(struct status_report *report, const struct status_r
 
 uint64_t status_report_in_progress(const struct status_calls *calls)
 {
-    uint64_t over = calls->ok + calls->failed + calls->refused + calls->expired + calls->cancelled;
+    uint64_t over = calls->ok + calls->not_found + calls->name_taken + calls->failed +
+                    calls->refused + calls->expired + calls->cancelled;
     return calls->started > over ? calls->started - over : 0;
 }
 

@@ -14,7 +14,9 @@
 struct status_calls {
     uint64_t started;
     uint64_t ok;
-    uint64_t failed; /* answered with another status than OK; the three below are not in it */
+    uint64_t not_found;
+    uint64_t name_taken;
+    uint64_t failed; /* answered with another status than OK; those beside it are not in it */
     uint64_t refused;
     uint64_t expired;
     uint64_t cancelled;
@@ -41,6 +43,12 @@ struct status_work {
     uint64_t events_dead_lettered;
 };
 
+/* That the database, or Kafka, is away. */
+struct status_absence {
+    uint64_t since_us;                       /* CLOCK_REALTIME; 0: it is not */
+    char reason[SCOREBOARD_REASON_SIZE * 4]; /* for people: see printable.h */
+};
+
 struct status_worker {
     uint32_t slot;
     uint32_t pid;
@@ -48,6 +56,7 @@ struct status_worker {
     enum process_state state;
     bool is_database_ready;
     bool is_relay;
+    struct status_absence absence; /* of the database */
     uint64_t connections;
     struct status_calls calls;
     struct status_work work;
@@ -71,6 +80,7 @@ struct status_eventd {
     uint32_t generation;
     enum process_state state;
     bool is_connected;
+    struct status_absence absence; /* of Kafka */
     uint64_t produced;
     uint64_t consumed;
     uint64_t errors;

@@ -186,6 +186,7 @@ static void on_admin_status(struct admin_socket_client *client, void *userdata)
     result.master_pid = (uint32_t)getpid();
     result.generation = staffing_generation(supervisor->staffing);
     result.started_at_us = supervisor->started_at_us;
+    result.version = borrow_const(USERD_VERSION);
     /* opened anew: who asks may read the numbers, and not write them */
     char path[PROC_PATH_SIZE];
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", supervisor->scoreboard_fd);

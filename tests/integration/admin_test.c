@@ -113,7 +113,7 @@ Test(admin, status_as_a_table_has_a_line_for_each_process)
     given_service(2);
     char *output = NULL;
     cr_assert_eq(when_told("status", NULL, &output), 0, "%s", output);
-    then_output_holds(output, "generation 1, since ");
+    then_output_holds(output, "generation 1, up for ");
     then_output_holds(output, "listener gateway: 127.0.0.1:");
     then_output_holds(output, "\n   1 ");
     then_output_holds(output, "\n   2 ");
@@ -324,6 +324,80 @@ Test(admin, ready_says_whether_calls_are_served)
     free(output);
     test_database_start_cluster(&userd.database);
     cr_expect_eq(when_userd_is_told(&userd, soon, &output), 0, "%s", output);
+    free(output);
+}
+
+/* ---- what is away ---- */
+
+/* True: the report's entry says since when and why; both are the service's, not the test's. */
+static bool says_away(json_t *object, const char *name, const char *reason)
+{
+    const json_t *away = json_object_get(object, name);
+    return json_is_object(away) && json_real_value(json_object_get(away, "since")) > 1e9 &&
+           strstr(json_string_value(json_object_get(away, "reason")), reason) != NULL;
+}
+
+static bool status_says(const char *group, const char *name, const char *reason)
+{
+    json_t *root = test_status_read(&userd);
+    json_t *object = strcmp(group, "workers") == 0 ? json_array_get(json_object_get(root, group), 0)
+                                                   : json_object_get(root, group);
+    bool is_said = reason != NULL ? says_away(object, name, reason)
+                                  : json_is_null(json_object_get(object, name));
+    json_decref(root);
+    return is_said;
+}
+
+Test(admin, status_says_what_is_away_and_why_and_since_when)
+{
+    static const struct test_userd_options options = {.workers = 1, .has_own_cluster = true};
+    given_userd(&userd, &options);
+    cr_expect(TEST_WAIT_FOR(status_says("eventd", "kafka_away", ""), TEST_TIMEOUT_MS));
+    cr_expect(TEST_WAIT_FOR(status_says("workers", "database_away", NULL), TEST_TIMEOUT_MS));
+    json_t *root = test_status_read(&userd);
+    json_t *master = json_object_get(root, "master");
+    cr_expect(json_is_string(json_object_get(master, "version")));
+    cr_expect(json_is_integer(json_object_get(master, "uptime_s")));
+    json_decref(root);
+    test_database_stop_cluster(&userd.database);
+    cr_expect(TEST_WAIT_FOR(
+        status_says("workers", "database_away", "Connection refused"), TEST_TIMEOUT_MS));
+    char *output = NULL;
+    cr_expect_eq(when_told("status", NULL, &output), 0, "%s", output);
+    then_output_holds(output, "database away for ");
+    then_output_holds(output, "Connection refused");
+    then_output_holds(output, "Kafka away for ");
+    then_output_holds(output, ", up for ");
+    free(output);
+    test_database_start_cluster(&userd.database);
+    cr_expect(TEST_WAIT_FOR(status_says("workers", "database_away", NULL), TEST_TIMEOUT_MS));
+}
+
+/* Neither is a fault of the service's. */
+Test(admin, status_counts_what_is_not_found_and_names_that_are_taken_apart)
+{
+    given_service(1);
+    given_user(&userd, 17, "trinity");
+    given_user(&userd, 18, "morpheus");
+    char name[256];
+    cr_assert_eq(test_userd_name(&userd, 99, name), GRPC_STATUS_NOT_FOUND);
+    struct test_reply reply;
+    when_renamed(&userd, 18, "trinity", &reply);
+    then_fails_with(&reply, GRPC_STATUS_INVALID_ARGUMENT, "username is already taken");
+    when_renamed(&userd, 18, "x", &reply);
+    cr_assert_eq(reply.status, GRPC_STATUS_INVALID_ARGUMENT);
+    test_reply_cleanup(&reply);
+    json_t *root = test_status_read(&userd);
+    json_t *totals = json_object_get(root, "totals");
+    cr_expect_eq(test_status_number(totals, "calls", "not_found"), 1);
+    cr_expect_eq(test_status_number(totals, "calls", "name_taken"), 1);
+    cr_expect_eq(test_status_number(totals, "calls", "failed"), 1);
+    json_decref(root);
+    char *output = NULL;
+    cr_expect_eq(when_told("metrics", NULL, &output), 0, "%s", output);
+    then_output_holds(output, "userd_calls_total{result=\"not_found\",worker=\"1\"} 1");
+    then_output_holds(output, "userd_calls_total{result=\"name_taken\",worker=\"1\"} 1");
+    then_output_holds(output, "userd_build_info{version=\"");
     free(output);
 }
 

@@ -16,7 +16,7 @@ void call_outcome_fail(
             question->message != NULL ? question->message : "username is not valid");
         return;
     case USER_NAME_TAKEN:
-        rpc_call_fail(call, GRPC_STATUS_INVALID_ARGUMENT, "username is already taken");
+        rpc_call_conflict(call, GRPC_STATUS_INVALID_ARGUMENT, "username is already taken");
         return;
     case USER_TOO_MANY:
         rpc_call_fail(

@@ -196,6 +196,10 @@ static void count_answer(const struct rpc_call *call, grpc_status_code status)
     struct scoreboard_slot *slot = call->pool->slot;
     if (status == GRPC_STATUS_OK)
         count(&slot->calls_ok);
+    else if (status == GRPC_STATUS_NOT_FOUND)
+        count(&slot->calls_not_found);
+    else if (call->is_conflict)
+        count(&slot->calls_conflicted);
     else if (status == GRPC_STATUS_RESOURCE_EXHAUSTED)
         count(&slot->calls_refused);
     else if (status == GRPC_STATUS_DEADLINE_EXCEEDED)
@@ -314,6 +318,12 @@ void rpc_call_fail(struct rpc_call *call, grpc_status_code status, const char *m
     finish_call(call, status, message, NULL);
 }
 
+void rpc_call_conflict(struct rpc_call *call, grpc_status_code status, const char *message)
+{
+    call->is_conflict = true;
+    rpc_call_fail(call, status, message);
+}
+
 void rpc_call_answer(const ProtobufCMessage *message, void *call_pointer)
 {
     struct rpc_call *call = call_pointer;
@@ -366,6 +376,7 @@ void rpc_call_begin(struct rpc_call *call, uint32_t listener)
 {
     call->peer = rpc_peer_of_call(&call->pool->peers, listener, call->core);
     call->request_bytes = 0;
+    call->is_conflict = false;
     rpc_peer_add_arrived(call->peer);
     scoreboard_add(&call->pool->slot->calls_started, 1);
     call->begun_us = monotonic_clock_us();

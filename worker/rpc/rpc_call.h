@@ -42,5 +42,8 @@ const char *rpc_call_traceparent(struct rpc_call *call);
 /* Answers with an error. `message` is copied. For RESOURCE_EXHAUSTED and UNAVAILABLE a retry hint
  * (grpc-retry-pushback-ms) is added. */
 void rpc_call_fail(struct rpc_call *call, grpc_status_code status, const char *message);
+/* The same for what the request and the state of things do not allow together: counted apart from
+ * failures. */
+void rpc_call_conflict(struct rpc_call *call, grpc_status_code status, const char *message);
 
 #endif

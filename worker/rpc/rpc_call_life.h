@@ -66,6 +66,7 @@ struct rpc_call {
     /* the answer */
     grpc_status_code status;
     bool has_reply;
+    bool is_conflict;
     grpc_byte_buffer reply; /* one slice from the answer on */
     grpc_slice details;     /* owned until the final batch is started */
     grpc_metadata trailer;

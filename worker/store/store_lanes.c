@@ -10,6 +10,7 @@
 #include "worker/store/schema_version.h"
 
 #define REPEAT_WARNING_US 30000000
+#define REASON_SIZE       80
 
 /* The lock first: what is read behind it stays true while the session lives. */
 static const struct db_statement use_schema = {
@@ -106,8 +107,25 @@ static bool may_warn(struct store_lanes *lanes)
     return true;
 }
 
+static void tell_trouble(const struct store_lanes *lanes, const char *reason)
+{
+    if (lanes->options.on_trouble && !lanes->is_closing)
+        lanes->options.on_trouble(reason, lanes->options.userdata);
+}
+
+static void on_attempt_failed(const char *reason, bool is_final, void *userdata)
+{
+    (void)is_final;
+    const struct store_lane *lane = userdata;
+    tell_trouble(lane->lanes, reason);
+}
+
 static void warn_of_schema(struct store_lanes *lanes, int32_t version)
 {
+    char reason[REASON_SIZE];
+    (void)snprintf(reason, sizeof(reason), "schema is at version %d, this program needs %d",
+        version, SCHEMA_VERSION_NEEDED);
+    tell_trouble(lanes, reason);
     if (!may_warn(lanes))
         return;
     log_warn("schema is at version %d, this program needs %d: run `userd migrate up`", version,
@@ -261,6 +279,7 @@ int store_lanes_new(const struct store_lanes_options *options, struct store_lane
         .on_lost = on_lost,
         .on_progress = on_progress,
         .on_held = on_held,
+        .on_attempt_failed = on_attempt_failed,
     };
     for (size_t i = 0; i < count; i++) {
         struct store_lane *lane = &lanes->lanes[i];

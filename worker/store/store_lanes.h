@@ -37,6 +37,8 @@ struct store_lanes_options {
     const struct db_statement *const *statements; /* ended by NULL; must outlive it */
     /* The first lane has become ready, or the last one is no longer. */
     void (*on_availability)(bool is_available, void *userdata);
+    /* Why a lane is not ready. May be NULL. */
+    void (*on_trouble)(const char *reason, void *userdata);
     /* There may be room for more. */
     void (*on_room)(void *userdata);
     void *userdata;

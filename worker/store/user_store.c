@@ -121,13 +121,28 @@ static int on_sweep(sd_event_source *source, uint64_t time_us, void *userdata)
     return 0;
 }
 
+static void on_trouble(const char *reason, void *userdata)
+{
+    struct user_store *store = userdata;
+    if (store->options.slot && !store_lanes_is_available(store->lanes))
+        scoreboard_absence_set(&store->options.slot->absence, reason);
+}
+
+static void note_availability(struct scoreboard_slot *slot, bool is_available)
+{
+    atomic_store_explicit(&slot->is_database_ready, is_available, memory_order_relaxed);
+    if (is_available)
+        scoreboard_absence_end(&slot->absence);
+    else
+        scoreboard_absence_set(&slot->absence, "the connection was lost");
+}
+
 static void on_availability(bool is_available, void *userdata)
 {
     struct user_store *store = userdata;
     atomic_store_explicit(&store->intake.is_open, is_available, memory_order_relaxed);
     if (store->options.slot)
-        atomic_store_explicit(
-            &store->options.slot->is_database_ready, is_available, memory_order_relaxed);
+        note_availability(store->options.slot, is_available);
     if (!is_available)
         user_store_dispatch(store); /* answers what waits */
     if (store->options.on_availability)
@@ -178,9 +193,12 @@ static int start(struct user_store *store)
         .slot_number = store->options.slot_number,
         .statements = store->statements,
         .on_availability = on_availability,
+        .on_trouble = on_trouble,
         .on_room = on_room,
         .userdata = store,
     };
+    if (store->options.slot)
+        scoreboard_absence_set(&store->options.slot->absence, "not connected yet");
     int error = sd_event_add_io(store->event, &store->wake_source, store->intake.wake_fd,
         EPOLLIN | EPOLLET, on_wake, store); /* each write is an edge: nobody needs to read it */
     if (error < 0)

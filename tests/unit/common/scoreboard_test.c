@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -73,4 +74,32 @@ Test(scoreboard, a_truncated_one_is_refused)
     const struct scoreboard *reader = NULL;
     uint32_t version = 0;
     cr_assert_eq(scoreboard_open_readonly(fd, &reader, &version), -EPROTO);
+}
+
+Test(scoreboard, an_absence_keeps_its_beginning_and_the_last_reason)
+{
+    struct scoreboard_absence absence = {0};
+    char reason[SCOREBOARD_REASON_SIZE];
+    uint64_t since_us = 1;
+    scoreboard_absence_read(&absence, &since_us, reason);
+    cr_expect_eq(since_us, 0);
+    scoreboard_absence_set(&absence, "first");
+    uint64_t first_us = 0;
+    scoreboard_absence_read(&absence, &first_us, reason);
+    cr_expect_neq(first_us, 0);
+    cr_expect_str_eq(reason, "first");
+    char text[SCOREBOARD_REASON_SIZE * 2];
+    memset(text, 'a', sizeof(text));
+    text[sizeof(text) - 1] = '\0';
+    scoreboard_absence_set(&absence, text);
+    scoreboard_absence_read(&absence, &since_us, reason);
+    cr_expect_eq(since_us, first_us);
+    cr_expect_eq(strlen(reason), SCOREBOARD_REASON_SIZE - 1);
+    scoreboard_absence_end(&absence);
+    scoreboard_absence_read(&absence, &since_us, reason);
+    cr_expect_eq(since_us, 0);
+    cr_expect_str_eq(reason, "");
+    atomic_store(&absence.sequence, 7); /* of a writer that died */
+    scoreboard_absence_read(&absence, &since_us, reason);
+    cr_expect_eq(since_us, 0);
 }
