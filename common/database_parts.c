@@ -66,7 +66,9 @@ int database_parts_add(struct database_parts *parts, const char *name, const cha
 
 static int hex_value(char digit)
 {
-    return isdigit((unsigned char)digit) ? digit - '0' : tolower((unsigned char)digit) - 'a' + 10;
+    static const char digits[] = "0123456789abcdefABCDEF";
+    int place = (int)(strchr(digits, digit) - digits);
+    return place < 16 ? place : place - 6; /* a letter in upper case */
 }
 
 static bool is_encoded(const char *text, size_t length)

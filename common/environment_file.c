@@ -97,8 +97,10 @@ static char unescape(char letter)
 {
     static const char letters[] = "abfnrtv";
     static const char meanings[] = "\a\b\f\n\r\t\v";
-    const char *place = strchr(letters, letter);
-    return letter == '\0' || place == NULL ? letter : meanings[place - letters];
+    const char *place = letter == '\0' ? NULL : strchr(letters, letter);
+    if (place == NULL)
+        return letter;
+    return meanings[place - letters];
 }
 
 /* Writes the value of `length` bytes at `text` as its quotes have it ('\0': none). */
@@ -113,7 +115,8 @@ static void write_value(
         if (reference > 0 && i + reference <= length) {
             i += reference;
         } else if (is_escape) {
-            (void)fputc(quote == '"' ? unescape(text[i + 1]) : text[i + 1], stream);
+            char letter = text[i + 1];
+            (void)fputc(quote == '"' ? unescape(letter) : letter, stream);
             i += 2;
         } else {
             (void)fputc(text[i++], stream);
@@ -153,7 +156,9 @@ static size_t bare_length(const char *text)
 static int read_value(struct environment_file *file, const char **next, char **ret_value)
 {
     const char *text = *next + strspn(*next, BLANKS);
-    char quote = *text == '"' || *text == '\'' ? *text : '\0';
+    char quote = '\0';
+    if (*text == '"' || *text == '\'')
+        quote = *text;
     ssize_t length = quote != '\0' ? quoted_length(text + 1, quote) : (ssize_t)bare_length(text);
     if (length < 0)
         return refuse(file, "a value begins with a quote and has none at its end");

@@ -167,6 +167,7 @@ static const char *read_conversion(
 static void convert_integer(
     const struct conversion *conversion, char text[NUMBER_SIZE], va_list *arguments)
 {
+    /* NOLINTNEXTLINE(bugprone-branch-clone): they differ in the type */
     switch (conversion->argument) {
     case LENGTH_INT:
         (void)snprintf(text, NUMBER_SIZE, conversion->spec, va_arg(*arguments, int));

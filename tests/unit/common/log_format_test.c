@@ -52,9 +52,9 @@ Test(log_format, numbers_are_as_printf_has_them)
 {
     char expected[512];
     (void)snprintf(expected, sizeof(expected),
-        "%d %5u %-4dx %04x %" PRIu64 " %lld %zu %hhu %c %.2f", -1, 7u, 3, 255u, UINT64_MAX,
+        "%d %5u %-4dx %04x %" PRIu64 " %lld %zu %hhu %c %.2f", -1, 7U, 3, 255U, UINT64_MAX,
         -9000000000LL, sizeof(int), (unsigned char)200, 'x', 1.5);
-    cr_expect_str_eq(format("%d %5u %-4dx %04x %" PRIu64 " %lld %zu %hhu %c %.2f", -1, 7u, 3, 255u,
+    cr_expect_str_eq(format("%d %5u %-4dx %04x %" PRIu64 " %lld %zu %hhu %c %.2f", -1, 7U, 3, 255U,
                          UINT64_MAX, -9000000000LL, sizeof(int), (unsigned char)200, 'x', 1.5),
         expected);
     cr_expect_str_eq(format("100%% %*d|", 4, 7), "100%    7|");
