@@ -65,28 +65,14 @@ static bool needs_quotes(const char *value, size_t length)
     return length == 0;
 }
 
-static void put_escaped(struct writer *writer, char character)
-{
-    static const char digits[] = "0123456789abcdef";
-    unsigned char byte = (unsigned char)character;
-    put(writer, '\\');
-    put(writer, 'x');
-    put(writer, digits[byte >> 4]);
-    put(writer, digits[byte & 0x0f]);
-}
-
 static void put_text(struct writer *writer, const char *value, size_t length)
 {
-    bool is_bare = writer->place == PLACE_BARE;
-    bool is_quoted = is_bare && writer->is_after_equals && needs_quotes(value, length);
+    bool is_quoted =
+        writer->place == PLACE_BARE && writer->is_after_equals && needs_quotes(value, length);
     if (is_quoted)
         put(writer, '"');
     for (size_t i = 0; i < length; i++) {
         bool is_mark = value[i] == '"' || value[i] == '\\';
-        if (is_bare && !is_quoted && needs_quotes(&value[i], 1)) {
-            put_escaped(writer, value[i]); /* a later part of a field that has no quotes */
-            continue;
-        }
         if (is_mark && (is_quoted || writer->place == PLACE_QUOTED))
             put(writer, '\\');
         put(writer, value[i]);
@@ -167,7 +153,7 @@ static const char *read_conversion(
 static void convert_integer(
     const struct conversion *conversion, char text[NUMBER_SIZE], va_list *arguments)
 {
-    /* NOLINTNEXTLINE(bugprone-branch-clone): they differ in the type */
+    /* NOLINTBEGIN(bugprone-branch-clone): they differ in the type */
     switch (conversion->argument) {
     case LENGTH_INT:
         (void)snprintf(text, NUMBER_SIZE, conversion->spec, va_arg(*arguments, int));
@@ -185,6 +171,7 @@ static void convert_integer(
         (void)snprintf(text, NUMBER_SIZE, conversion->spec, va_arg(*arguments, intmax_t));
         break;
     }
+    /* NOLINTEND(bugprone-branch-clone) */
 }
 
 static void convert(struct writer *writer, const struct conversion *conversion, va_list *arguments)

@@ -3,7 +3,8 @@
  *   error="%s"   quotes and backslashes in the value are escaped by a backslash
  *   file=%s      the value is quoted, and escaped likewise, when it is empty or has a blank, a
  *                quote, an equals sign or a backslash in it
- *   %s elsewhere stays as it is: free text
+ *   %s elsewhere stays as it is: free text, or a further part of a field (n=%d%s), which must be
+ *                the program's own
  *
  * So a line can be taken apart again, whatever a peer has put into a value.
  */

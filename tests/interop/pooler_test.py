@@ -96,11 +96,21 @@ class PoolerTest(unittest.TestCase):
                               timeout=userd_service.TIMEOUT_S, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         return done.returncode, done.stdout
 
+    def check(self, service):
+        """`userd check --connect`: exit status, and what it said."""
+        done = subprocess.run([userd_service.BINARY / "master/userd", "check", "--connect", "-c",
+                               service.directory / "userd.conf"], env=service.environment(), text=True,
+                              timeout=userd_service.TIMEOUT_S, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        return done.returncode, done.stdout
+
     def refused(self, mode, settings=""):
         """By the command, and by the workers, which go on trying."""
         with pooler(mode, settings) as port:
             service = self.service(port)
             warm(service.database_url)
+            status, output = self.check(service)
+            self.assertEqual(status, STATUS_UNAVAILABLE, output)
+            self.assertIn(REASON, output)
             for words in (("status",), ("up",), ("down",)):
                 status, output = self.migrate(service, *words, "--timeout", "0")
                 self.assertEqual(status, STATUS_UNAVAILABLE, output)
@@ -137,6 +147,9 @@ class PoolerTest(unittest.TestCase):
             service = self.service(port)
             status, output = self.migrate(service, "up")
             self.assertEqual(status, 0, output)
+            status, output = self.check(service)
+            self.assertEqual(status, 0, output)
+            self.assertIn("behind a pooler that keeps sessions", output)
             log_path = service.directory / "log"
             with open(log_path, "w", encoding="utf-8") as log:
                 service.log = log

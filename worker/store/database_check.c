@@ -1,11 +1,13 @@
 #include "worker/store/database_check.h"
 
+#include <errno.h>
 #include <libpq-fe.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/process_verdict.h"
+#include "worker/db/db_pooling.h"
 #include "worker/store/schema_version.h"
 
 #define PARAMETER_SLOTS   64
@@ -14,7 +16,6 @@
 #define MS_PER_SECOND     1000
 #define CONNECT_TIMEOUT_S 2 /* libpq takes less for this */
 #define TIMEOUT_TEXT_SIZE 16
-#define STATEMENT_TIMEOUT "SET statement_timeout = '5s'"
 #define VERSION_MAJOR     10000 /* PQlibVersion() of 15.3 is 150003 */
 #define APPLICATION       "userd check"
 
@@ -163,15 +164,78 @@ static void check_server(PGconn *session, struct process_verdict *verdict)
     check_schema(session, verdict);
 }
 
+/* ---- what is in between ---- */
+
+struct pooling_answer {
+    bool is_known;
+    bool is_lent_out;
+    bool is_broken;
+};
+
+static void on_pooling_known(bool is_lent_out, bool is_broken, void *userdata)
+{
+    struct pooling_answer *answer = userdata;
+    *answer = (struct pooling_answer){
+        .is_known = true, .is_lent_out = is_lent_out, .is_broken = is_broken};
+}
+
+/* Runs the loop until it is known, which the examination's own time limit bounds. */
+static int examine(struct process_link *link, const struct db_pooling_options *options,
+    struct pooling_answer *answer)
+{
+    struct db_pooling *pooling = NULL;
+    int result = db_pooling_new(link->event, options, on_pooling_known, answer, &pooling);
+    int status = 0;
+    while (result >= 0 && !answer->is_known) {
+        result = sd_event_run(link->event, UINT64_MAX);
+        if (sd_event_get_exit_code(link->event, &status) >= 0)
+            result = -EINTR;
+    }
+    (void)db_pooling_free(pooling);
+    return result < 0 ? result : 0;
+}
+
+/* True: nobody is in between, or somebody who keeps our sessions together. */
+static bool check_pooling(
+    struct process_link *link, PGconn *session, struct process_verdict *verdict)
+{
+    PGresult *result = ask(session, "SELECT pg_backend_pid()", verdict);
+    if (!result)
+        return false;
+    struct db_backend backend = {.pid = (int32_t)strtol(PQgetvalue(result, 0, 0), NULL, 10)};
+    PQclear(result);
+    if (PQbackendPID(session) == backend.pid)
+        return true;
+    backend.server = (struct db_target){
+        .host = PQhost(session), .host_address = PQhostaddr(session), .port = PQport(session)};
+    const struct db_pooling_options options = {
+        .url = link->settings.database.url,
+        .application = APPLICATION,
+        .timeout_ms = link->settings.database.connect_timeout_ms,
+        .session = session,
+        .backend = &backend,
+    };
+    struct pooling_answer answer = {0};
+    if (examine(link, &options, &answer) < 0 || answer.is_broken)
+        process_verdict_complain(verdict, 0, "database: there is a pooler that cannot be examined");
+    else if (answer.is_lent_out)
+        process_verdict_complain(verdict, 0, "database: " DB_POOLING_REASON);
+    else
+        process_verdict_find(
+            verdict, "database: behind a pooler that keeps sessions (session mode)");
+    return !answer.is_lent_out;
+}
+
 static void on_notice(void *userdata, const PGresult *result)
 {
     (void)userdata;
     (void)result;
 }
 
-static void try_database(const struct settings *settings, const PQconninfoOption *options,
-    struct process_verdict *verdict)
+static void try_database(
+    struct process_link *link, const PQconninfoOption *options, struct process_verdict *verdict)
 {
+    const struct settings *settings = &link->settings;
     struct parameter_list list = {0};
     char timeout[TIMEOUT_TEXT_SIZE];
     int seconds = settings->database.connect_timeout_ms / MS_PER_SECOND;
@@ -188,8 +252,8 @@ static void try_database(const struct settings *settings, const PQconninfoOption
     PGconn *session = PQconnectdbParams(list.keywords, list.values, 0);
     if (PQstatus(session) == CONNECTION_OK) {
         (void)PQsetNoticeReceiver(session, on_notice, NULL);
-        PQclear(PQexec(session, STATEMENT_TIMEOUT));
-        check_server(session, verdict);
+        if (check_pooling(link, session, verdict))
+            check_server(session, verdict);
     } else {
         char text[PROCESS_VERDICT_TEXT_SIZE];
         describe(session, text);
@@ -223,7 +287,7 @@ int database_check(struct process_link *link, bool connects)
         judge_values(options, &verdict);
     PQfreemem(message);
     if (options && connects && verdict.complaint_count == 0)
-        try_database(&link->settings, options, &verdict);
+        try_database(link, options, &verdict);
     PQconninfoFree(options);
     int status = process_verdict_send(&verdict, link);
     process_verdict_cleanup(&verdict);
