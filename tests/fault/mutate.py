@@ -90,12 +90,12 @@ MUTATIONS = {
         ["--point", "intake.committed", "--repeat", "8"], "each_record_ends_once"),
     "garbage_is_dropped": Mutation(
         "what makes no sense is passed over",
-        [("worker/store/event_store.c", "WHERE EXISTS (SELECT FROM accepted) ORDER BY l.number)",
-          "WHERE false AND EXISTS (SELECT FROM accepted) ORDER BY l.number)")],
+        [("worker/store/event_store.c", "WHERE EXISTS (SELECT FROM accepted) AND \" before \" >= 0 ORDER BY l.number)",
+          "WHERE false AND \" before \" >= 0 ORDER BY l.number)")],
         ["--point", "relay.sent"], "each_record_ends_once"),
     "floor_goes_by_time": Mutation(
         "the relay's floor moves whoever is still at work",
-        [("worker/events/outbox_poll.c", "return reaches_mark && reading->oldest_running_xid >= poll->mark_next_xid;",
+        [("worker/events/outbox_poll.c", "return reaches_mark && reading->oldest_running_xid >= poll->mark_xid;",
           "return reaches_mark;")],
         ["--point", "deliver.answered", "--repeat", "8"], "first_occurrences_are_in_commit_order"),
     "joins_after_five_minutes": Mutation(
@@ -123,8 +123,8 @@ MUTATIONS = {
         ["--point", "outage.backlog"], "the_outbox_empties_soon"),
     "reconnects_late": Mutation(
         "a worker waits half a minute before it tries the database again",
-        [("worker/db/db_connection.c", "#define BACKOFF_FIRST_MS  100", "#define BACKOFF_FIRST_MS  30000"),
-         ("worker/db/db_connection.c", "#define BACKOFF_MAX_MS    5000", "#define BACKOFF_MAX_MS    60000")],
+        [("common/retry_delay.h", "#define RETRY_DELAY_FIRST_MS 100", "#define RETRY_DELAY_FIRST_MS 30000"),
+         ("common/retry_delay.h", "#define RETRY_DELAY_MAX_MS   5000", "#define RETRY_DELAY_MAX_MS   60000")],
         ["--point", "postgres.restarts"], "calls_fail_only_when_they_must"),
     "stop_waits_for_ever": Mutation(
         "neither eventd, a worker nor the master gives up waiting",
@@ -136,7 +136,7 @@ MUTATIONS = {
         ["--point", "stop.hung"], "stopping_meets_its_deadline"),
     "lost_is_done": Mutation(
         "a write whose connection was lost is answered OK",
-        [("worker/store/user_batch.c", "    case DB_LOST:\n        answer_sent(batch, USER_UNAVAILABLE);",
+        [("worker/store/user_batch.c", "    case DB_LOST:\n        answer_sent(batch, lost_outcome(batch));",
           "    case DB_LOST:\n        answer_sent(batch, USER_DONE);")],
         ["--point", "postgres.hang", "--point", "postgres.crash", "--repeat", "4"], "acknowledged_calls_are_committed"),
 }
