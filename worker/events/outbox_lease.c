@@ -11,6 +11,7 @@
 #define LOCK_RETRY_US UINT64_C(60000000)
 #define WARNING_US    UINT64_C(60000000)
 #define SILENCE_US    ((int64_t)LEASE_STORE_SECONDS * 1000000) /* that is no pause of a renewal */
+#define SETTLE_US     UINT64_C(5000000) /* a service that begins takes the lease by then */
 #define US_PER_S      INT64_C(1000000)
 #define TIME_SIZE     32
 
@@ -53,7 +54,10 @@ static bool is_speaker(const struct outbox_lease *lease)
 static void warn_of_silence(struct outbox_lease *lease, int64_t silent_us)
 {
     uint64_t now = now_of(lease);
-    if (now < lease->next_warning_us || !is_speaker(lease))
+    if (lease->silent_from_us == 0)
+        lease->silent_from_us = now;
+    if (now < lease->silent_from_us + SETTLE_US || now < lease->next_warning_us ||
+        !is_speaker(lease))
         return;
     lease->next_warning_us = now + WARNING_US;
     lease->has_said = true;
@@ -78,6 +82,7 @@ static void note_silence(struct outbox_lease *lease, int64_t silent_us)
         warn_of_silence(lease, silent_us);
         return;
     }
+    lease->silent_from_us = 0;
     lease->next_warning_us = 0;
     if (lease->has_said)
         log_info("the outbox is relayed again waiting=%" PRIu64, lease->waiting_rows);

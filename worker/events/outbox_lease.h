@@ -66,6 +66,7 @@ struct outbox_lease {
     uint64_t next_us;  /* the next look or renewal */
     uint64_t next_lock_us;
     uint64_t next_measure_us;
+    uint64_t silent_from_us; /* when it was first seen that nobody publishes; 0: somebody does */
     uint64_t next_warning_us;
     uint64_t waiting_rows; /* as measured */
     uint64_t oldest_us;
