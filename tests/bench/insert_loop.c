@@ -97,6 +97,8 @@ int main(int argc, char **argv)
     PGconn *connection = PQconnectdb(argv[1]);
     if (PQstatus(connection) != CONNECTION_OK)
         die("connect", PQerrorMessage(connection));
+    /* As the service's sessions: the claims come with the users. */
+    PQclear(PQexec(connection, "SET userd.writer = 'on'"));
     PGresult *prepared = PQprepare(
         connection, "insert", is_plain ? MOVE ADD_USERS : MOVE ADD_CLAIMS ADD_USERS, 0, NULL);
     if (PQresultStatus(prepared) != PGRES_COMMAND_OK)

@@ -148,7 +148,7 @@ class Postgres:
     def add_users(self, database, count, first=1):
         """Users named user1 and so on, in no order on disk."""
         self.sql(database,
-                 'INSERT INTO "user" (id_auth, username) '
+                 """SET userd.writer = 'on'; INSERT INTO "user" (id_auth, username) """  # as the service: the claims come with them
                  f"SELECT id, 'user' || id FROM generate_series({first}, {first + count - 1}) AS id ORDER BY random()",
                  "INSERT INTO username_claim (id_auth, canonical, username) "
                  f'SELECT id_auth, username, username FROM "user" WHERE id_auth BETWEEN {first} AND {first + count - 1}',

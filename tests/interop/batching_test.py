@@ -200,8 +200,8 @@ class BatchingTest(unittest.TestCase):
         type(self).next_id += count
         users = {number: f"user{number}" for number in range(first, first + count)}
         values = ", ".join(f"({number}, '{name}')" for number, name in users.items())
-        self.service.sql(f'INSERT INTO "user" (id_auth, username) VALUES {values}')
-        self.service.sql("INSERT INTO username_claim (id_auth, canonical, username) "
+        self.service.sql(f'INSERT INTO "user" (id_auth, username) VALUES {values}; '  # one transaction: userd sees to claims as well
+                         "INSERT INTO username_claim (id_auth, canonical, username) "
                          f'SELECT id_auth, username, username FROM "user" WHERE id_auth >= {first}')
         return users
 
