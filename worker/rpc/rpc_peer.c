@@ -60,18 +60,26 @@ bool rpc_peer_write_name(int fd, bool is_by_number, char ret_name[static RPC_PEE
 
 /* ---- the set ---- */
 
-/* FNV-1a. */
-static size_t bucket_of(uint32_t listener, const char *name)
+/* Whoever connects chooses his port, and may choose among many addresses. */
+static size_t bucket_of(const struct rpc_peer_set *set, uint32_t listener, const char *name)
 {
-    uint32_t hash = UINT32_C(2166136261) ^ listener;
-    for (const char *byte = name; *byte != '\0'; byte++)
-        hash = (hash ^ (unsigned char)*byte) * UINT32_C(16777619);
+    uint64_t hash = listener;
+    for (size_t left = strlen(name); left > 0;) {
+        uint64_t part = 0;
+        size_t size = left < sizeof(part) ? left : sizeof(part);
+        memcpy(&part, name, size);
+        hash = keyed_hash_of(&set->hash, hash ^ part);
+        name += size;
+        left -= size;
+    }
     return hash % RPC_PEER_BUCKETS;
 }
 
 void rpc_peer_set_init(struct rpc_peer_set *set, const struct settings *settings)
 {
     memset((void *)set, 0, sizeof(*set));
+    if (!keyed_hash_init(&set->hash))
+        log_warn("connections are looked up by a hash without a key: no random bytes");
     set->calls_limit = (uint64_t)settings->limits.queued_calls;
     set->bytes_limit = (size_t)settings->limits.held_megabytes * MEGABYTE;
     set->unknown.set = set;
@@ -113,7 +121,7 @@ static struct rpc_peer *take_free(struct rpc_peer_set *set)
 
 struct rpc_peer *rpc_peer_open(struct rpc_peer_set *set, uint32_t listener, const char *name)
 {
-    size_t bucket = bucket_of(listener, name);
+    size_t bucket = bucket_of(set, listener, name);
     (void)pthread_mutex_lock(&set->lock);
     struct rpc_peer *peer = take_free(set);
     if (peer != NULL) {
@@ -139,7 +147,7 @@ void rpc_peer_close(struct rpc_peer *peer)
     struct rpc_peer_set *set = peer->set;
     if (peer != &set->unknown) {
         (void)pthread_mutex_lock(&set->lock);
-        struct rpc_peer **place = &set->buckets[bucket_of(peer->listener, peer->name)];
+        struct rpc_peer **place = &set->buckets[bucket_of(set, peer->listener, peer->name)];
         while (*place != peer)
             place = &(*place)->next;
         *place = peer->next;
@@ -152,7 +160,7 @@ void rpc_peer_close(struct rpc_peer *peer)
 
 struct rpc_peer *rpc_peer_find(struct rpc_peer_set *set, uint32_t listener, const char *name)
 {
-    size_t bucket = bucket_of(listener, name);
+    size_t bucket = bucket_of(set, listener, name);
     (void)pthread_mutex_lock(&set->lock);
     struct rpc_peer *peer = set->buckets[bucket];
     while (peer != NULL && (peer->listener != listener || strcmp(peer->name, name) != 0))

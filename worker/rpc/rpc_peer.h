@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "common/attributes.h"
+#include "common/keyed_hash.h"
 #include "common/scoreboard.h"
 #include "common/settings.h"
 
@@ -55,13 +56,14 @@ struct rpc_peer {
 /* One for each worker. */
 struct rpc_peer_set {
     struct rpc_peer_use use; /* of all together */
-    uint64_t calls_limit;    /* that wait, and as many unsent ones */
-    size_t bytes_limit;
     struct rpc_peer unknown;
-    pthread_mutex_t lock; /* guards what follows */
+    uint64_t calls_limit; /* that wait, and as many unsent ones */
+    size_t bytes_limit;
+    pthread_mutex_t lock; /* guards the buckets, the free peers and the number */
     struct rpc_peer *buckets[RPC_PEER_BUCKETS];
     struct rpc_peer *free_peers; /* owned; each keeps its number */
     uint32_t last_number;
+    struct keyed_hash hash; /* of names */
 };
 
 void rpc_peer_set_init(struct rpc_peer_set *set, const struct settings *settings);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "common/file_descriptor.h"
 #include "worker/rpc/rpc_peer.h"
@@ -158,4 +159,59 @@ Test(rpc_peer, is_named_as_the_c_core_names_it)
     cr_assert_str_eq(name, expected);
     cr_assert(rpc_peer_write_name(7, true, name));
     cr_assert_str_eq(name, "fd:7");
+}
+
+/* ---- names that somebody chose ---- */
+
+#define NAMES 4000
+
+static char names[2][NAMES][RPC_PEER_NAME_BYTES];
+
+/* FNV-1a, which anybody can compute. */
+static uint32_t open_hash_of(const char *name)
+{
+    uint32_t hash = UINT32_C(2166136261);
+    for (; *name != '\0'; name++)
+        hash = (hash ^ (unsigned char)*name) * UINT32_C(16777619);
+    return hash;
+}
+
+/* CPU time of this thread for connections of these names, each looked for once. */
+static int64_t cost_of(char (*of)[RPC_PEER_NAME_BYTES])
+{
+    static struct rpc_peer *peers[NAMES];
+    for (int i = 0; i < NAMES; i++)
+        peers[i] = rpc_peer_open(&set, 0, of[i]);
+    struct timespec start;
+    struct timespec end;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start);
+    for (int i = 0; i < NAMES; i++) {
+        struct rpc_peer *found = rpc_peer_find(&set, 0, of[i]);
+        cr_assert_eq(found, peers[i]);
+        rpc_peer_release(found);
+    }
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
+    for (int i = 0; i < NAMES; i++)
+        rpc_peer_close(peers[i]);
+    return (end.tv_sec - start.tv_sec) * 1000000 + (end.tv_nsec - start.tv_nsec) / 1000;
+}
+
+Test(rpc_peer, finds_connections_that_were_chosen_to_meet_as_any_others)
+{
+    int chosen = 0;
+    int others = 0;
+    for (unsigned int i = 0; chosen < NAMES; i++) {
+        char name[RPC_PEER_NAME_BYTES];
+        (void)snprintf(name, sizeof(name), "ipv4:10.%u.%u.%u:%u", i >> 22 & 255, i >> 14 & 255,
+            i >> 6 & 255, 1024 + (i & 63));
+        if (open_hash_of(name) % RPC_PEER_BUCKETS == 0)
+            memcpy(names[0][chosen++], name, sizeof(name));
+        else if (others < NAMES)
+            memcpy(names[1][others++], name, sizeof(name));
+    }
+    (void)cost_of(names[1]); /* warm */
+    int64_t usual_us = cost_of(names[1]);
+    int64_t chosen_us = cost_of(names[0]);
+    cr_assert_lt(chosen_us, 10 * (usual_us + 100), "%lld us against %lld", (long long)chosen_us,
+        (long long)usual_us);
 }
