@@ -316,7 +316,8 @@ int process_link_report_offence(struct process_link *link, uint64_t address, con
 {
     if (link->master_protocol < PROCESS_PROTOCOL_OFFENCE)
         return -EOPNOTSUPP;
-    Userd__Ipc__Offence offence = USERD__IPC__OFFENCE__INIT;
+    Userd__Ipc__Offence offence;
+    userd__ipc__offence__init(&offence); /* the initialiser for constants drops a const: clang */
     union {
         const char *text;
         char *reason; /* protobuf-c's type is not const; packing only reads */

@@ -194,7 +194,7 @@ Test(outbox_poll, marks_only_where_there_is_something_to_mark)
         when_read(&poll, now, 1, 11 + i, 11 + i);
         now += OUTBOX_POLL_PACE_US;
     }
-    cr_assert_leq(marking, 1 + 2000 * OUTBOX_POLL_PACE_US / OUTBOX_POLL_FLOOR_US + 1);
+    cr_assert_leq((uint64_t)marking, 1 + 2000 * OUTBOX_POLL_PACE_US / OUTBOX_POLL_FLOOR_US + 1);
 }
 
 static struct outbox_poll given_mark(uint64_t *now, int64_t mark)
