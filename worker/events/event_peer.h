@@ -30,7 +30,8 @@ struct event_peer_options {
     void *userdata;
 };
 
-/* Starts the relay (its own database connection, advisory lock). Loop thread, as all below. */
+/* Starts the relay (its own database connection, and over it the outbox's lease). Loop thread, as
+ * all below. */
 MUST_CHECK int event_peer_new(
     const struct event_peer_options *options, struct event_peer **ret_peer);
 struct event_peer *event_peer_free(struct event_peer *peer);
@@ -40,7 +41,7 @@ void event_peer_connect(struct event_peer *peer, int *fd);
 /* The user store's database is (not) reachable: tells eventd, which then sends its batches
  * elsewhere. */
 void event_peer_set_available(struct event_peer *peer, bool is_available);
-/* Takes no new batch and gives up the relay's lock; true when nothing is in flight any more. */
+/* Takes no new batch and gives up the outbox's lease; true when nothing is in flight any more. */
 void event_peer_drain(struct event_peer *peer);
 bool event_peer_is_idle(const struct event_peer *peer);
 
