@@ -114,7 +114,11 @@ struct scoreboard_slot {
     _Atomic uint64_t kafka_round_trip_us; /* p99 of the slowest broker */
     _Atomic uint64_t kafka_produce_queue; /* messages that are not acknowledged */
     _Atomic uint64_t kafka_produce_queue_bytes;
-    _Atomic uint64_t kafka_fetch_queue; /* records that are fetched and not read */
+    _Atomic uint64_t kafka_fetch_queue;        /* records that are fetched and not read */
+    _Atomic uint64_t kafka_log_recreated;      /* partitions that were found to be made anew */
+    _Atomic uint64_t kafka_foreign_progress;   /* partitions that another program was ahead in */
+    _Atomic uint64_t kafka_database_rollbacks; /* partitions that the database had forgotten of */
+    _Atomic uint64_t kafka_commit_errors;      /* commits of offsets that failed */
     /* eventd: of the partitions that are ours; the total counts those that have no row too */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t kafka_lag;
     struct scoreboard_lag kafka_lags[SCOREBOARD_LAGS];

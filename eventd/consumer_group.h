@@ -1,9 +1,9 @@
 /* Membership in the consumer group: which partitions are ours, and from where each is read.
  *
- * Owns the consumer's queue and the assignment, not the consumer. PostgreSQL's positions are the
- * truth: on every assignment a worker is asked for them; where there is none, what the group has
- * committed in Kafka counts, else the earliest record. The group is told "assigned" at once, with
- * nothing to fetch, so that a database that is away cannot cost the membership. Never commits or
+ * Owns the consumer's queue and the assignment, not the consumer. On every assignment the positions
+ * are learned anew (position_learning, consumer_start). The group is told "assigned" at once, with
+ * nothing to fetch, so that a database that is away for a moment does not cost the membership; one
+ * that no worker can use for ten seconds does, so that another instance has the partitions. Never
  * closes synchronously.
  */
 #ifndef USERD_EVENTD_CONSUMER_GROUP_H
@@ -15,17 +15,12 @@
 
 #include "common/attributes.h"
 #include "common/settings.h"
+#include "eventd/consumer_start.h"
 #include "eventd/kafka_asker.h"
+#include "eventd/log_audit.h"
 #include "eventd/worker_peers.h"
 
 struct consumer_group;
-
-struct consumer_start {
-    const char *topic;
-    int32_t partition;
-    int64_t stored; /* the position in PostgreSQL; -1: none */
-    int64_t offset; /* where reading starts; differs from `stored` after an alarm */
-};
 
 struct consumer_group_handlers {
     /* Reading starts after this returns. */
@@ -46,6 +41,8 @@ struct consumer_group_options {
     rd_kafka_t *consumer;
     struct kafka_asker *asker;
     struct worker_peers *peers;
+    struct log_audit *audit;
+    struct scoreboard_slot *slot;
     const struct consumer_group_handlers *handlers;
     void *userdata;
 };
@@ -54,7 +51,8 @@ struct consumer_group_options {
 MUST_CHECK int consumer_group_new(
     const struct consumer_group_options *options, struct consumer_group **ret_group);
 
-/* The cluster as it is now; subscribes to those of our topics that exist. */
+/* The cluster as it is now: subscribes to those of our topics that exist, if a worker can apply
+ * events. */
 void consumer_group_update(
     struct consumer_group *group, const char *cluster, const struct rd_kafka_metadata *metadata);
 /* A position turned out to be wrong: everything stops, and starts again at what PostgreSQL says. */
@@ -64,11 +62,10 @@ void consumer_group_on_positions(
 void consumer_group_on_worker_available(struct consumer_group *group);
 /* NULL before the cluster is known. */
 const char *consumer_group_cluster(const struct consumer_group *group);
+/* The identity of the database that the positions come from; "" before it is known. */
+const char *consumer_group_database(const struct consumer_group *group);
 rd_kafka_queue_t *consumer_group_queue(struct consumer_group *group);
 
-/* Tells Kafka, for lag tools; the result is logged. */
-void consumer_group_commit(
-    struct consumer_group *group, const rd_kafka_topic_partition_list_t *positions);
 /* Starts to leave; consumer_group_is_closed() says when the group knows. */
 void consumer_group_close(struct consumer_group *group);
 bool consumer_group_is_closed(const struct consumer_group *group);

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "eventd/log_mark.h"
+
 #define RECORD_OVERHEAD 64
 #define MAX_HEADERS     10000 /* of a record; what is over it is counted */
 /* What fits into one frame beside everything else. A value over it cannot travel at all. */
@@ -114,6 +116,8 @@ static void fill_record(const struct deliver_batch *batch, const rd_kafka_messag
     userd__ipc__record__init(record);
     record->offset = message->offset;
     record->timestamp_ms = rd_kafka_message_timestamp(message, &timestamp_type);
+    record->checksum =
+        log_mark_checksum(message->key, message->key_len, message->payload, message->len);
     record->attempts = batch->attempts;
     record->has_key = message->key != NULL;
     record->key.data = message->key;

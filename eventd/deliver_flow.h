@@ -26,6 +26,7 @@ struct deliver_flow_options {
     struct scoreboard_slot *slot;
     rd_kafka_t *consumer;
     struct worker_peers *peers;
+    struct log_audit *audit;
 };
 
 /* Everything in the options must outlive it. */
@@ -46,7 +47,12 @@ void deliver_flow_on_worker_gone(struct deliver_flow *flow, uint64_t peer_serial
 /* Sends no more batches. */
 void deliver_flow_drain(struct deliver_flow *flow);
 bool deliver_flow_is_idle(const struct deliver_flow *flow);
-/* Tells Kafka how far everything is applied. */
+/* Tells Kafka how far everything is applied, if it does not know and nothing is on its way to it.
+ */
 void deliver_flow_commit(struct deliver_flow *flow);
+/* Kafka has said that it knows. */
+bool deliver_flow_is_committed(const struct deliver_flow *flow);
+/* The record below the log's position is known now: PostgreSQL gets it with the position. */
+void deliver_flow_store_mark(struct deliver_flow *flow, const struct audited_log *log);
 
 #endif

@@ -9,10 +9,8 @@
 
 #include "common/file_descriptor.h"
 
-#define METADATA_TIMEOUT_MS  3000
-#define CLUSTER_TIMEOUT_MS   1000
-#define COMMITTED_TIMEOUT_MS 5000
-#define WATERMARK_TIMEOUT_MS 5000
+#define METADATA_TIMEOUT_MS 3000
+#define CLUSTER_TIMEOUT_MS  1000
 
 struct question_list {
     struct kafka_question *first;
@@ -20,6 +18,8 @@ struct question_list {
 };
 
 struct kafka_asker {
+    const struct settings *settings;
+    struct log_probe *probe; /* owned: the thread's; NULL: not needed yet */
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t has_question;
@@ -65,30 +65,15 @@ static void ask_cluster(struct kafka_question *question)
         question->error = RD_KAFKA_RESP_ERR__TIMED_OUT;
 }
 
-static rd_kafka_resp_err_t ask_watermarks(
-    struct kafka_question *question, const rd_kafka_topic_partition_t *partition, int index)
+static void ask_logs(struct kafka_asker *asker, struct kafka_question *question)
 {
-    struct kafka_partition_offsets *offsets = &question->ret_offsets[index];
-    offsets->committed = partition->offset < 0 ? -1 : partition->offset;
-    return rd_kafka_query_watermark_offsets(question->client, partition->topic,
-        partition->partition, &offsets->low, &offsets->high, WATERMARK_TIMEOUT_MS);
-}
-
-static void ask_offsets(struct kafka_question *question)
-{
-    int count = question->partitions->cnt;
-    question->ret_offsets = calloc((size_t)count + 1, sizeof(*question->ret_offsets));
-    if (question->ret_offsets == NULL) {
-        question->error = RD_KAFKA_RESP_ERR__FAIL;
-        return;
-    }
-    question->error =
-        rd_kafka_committed(question->client, question->partitions, COMMITTED_TIMEOUT_MS);
-    for (int i = 0; i < count && question->error == RD_KAFKA_RESP_ERR_NO_ERROR; i++) {
-        question->error = question->partitions->elems[i].err;
-        if (question->error == RD_KAFKA_RESP_ERR_NO_ERROR)
-            question->error = ask_watermarks(question, &question->partitions->elems[i], i);
-    }
+    /* Nobody needs it before there is something to look at, and it has connections of its own. */
+    if (asker->probe == NULL && log_probe_new(asker->settings, &asker->probe) < 0)
+        asker->probe = NULL;
+    kafka_logs_ask(question->client, asker->probe, question->with_commits, question->logs,
+        question->log_count);
+    for (size_t i = 0; asker->probe == NULL && i < question->log_count; i++)
+        question->logs[i].error = RD_KAFKA_RESP_ERR__FAIL;
 }
 
 static void *run_thread(void *argument)
@@ -106,8 +91,8 @@ static void *run_thread(void *argument)
         case KAFKA_QUESTION_CLUSTER:
             ask_cluster(question);
             break;
-        case KAFKA_QUESTION_OFFSETS:
-            ask_offsets(question);
+        case KAFKA_QUESTION_LOGS:
+            ask_logs(asker, question);
             break;
         }
         (void)pthread_mutex_lock(&asker->mutex);
@@ -122,14 +107,12 @@ static void hand_over(struct kafka_question *question)
     /* The handler may free the question. */
     const struct rd_kafka_metadata *metadata = question->ret_metadata;
     char *cluster = question->ret_cluster;
-    struct kafka_partition_offsets *offsets = question->ret_offsets;
     rd_kafka_t *client = question->client;
     question->on_answer(question, question->userdata);
     if (metadata != NULL)
         rd_kafka_metadata_destroy(metadata);
     if (cluster != NULL)
         rd_kafka_mem_free(client, cluster);
-    free(offsets);
 }
 
 static int on_wake(sd_event_source *source, int fd, uint32_t events, void *userdata)
@@ -154,18 +137,19 @@ void kafka_asker_ask(struct kafka_asker *asker, struct kafka_question *question)
     question->error = RD_KAFKA_RESP_ERR_NO_ERROR;
     question->ret_metadata = NULL;
     question->ret_cluster = NULL;
-    question->ret_offsets = NULL;
     (void)pthread_mutex_lock(&asker->mutex);
     list_append(&asker->asked, question);
     (void)pthread_cond_signal(&asker->has_question);
     (void)pthread_mutex_unlock(&asker->mutex);
 }
 
-int kafka_asker_new(sd_event *event, struct kafka_asker **ret_asker)
+int kafka_asker_new(
+    sd_event *event, const struct settings *settings, struct kafka_asker **ret_asker)
 {
     struct kafka_asker *asker = calloc(1, sizeof(*asker));
     if (asker == NULL)
         return -ENOMEM;
+    asker->settings = settings;
     list_init(&asker->asked);
     list_init(&asker->answered);
     (void)pthread_mutex_init(&asker->mutex, NULL);

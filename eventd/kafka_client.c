@@ -271,8 +271,8 @@ static void on_reader_log(
     log_debug("librdkafka says facility=%s text=%s", facility, text);
 }
 
-int kafka_client_new_reader(
-    const struct settings *settings, const char *group, rd_kafka_t **ret_client)
+static int make_reader(
+    const struct settings *settings, const char *group, bool is_prober, rd_kafka_t **ret_client)
 {
     rd_kafka_conf_t *configuration = rd_kafka_conf_new();
     /* With the consumer's settings: what is accepted for the one is accepted for the other. */
@@ -284,6 +284,9 @@ int kafka_client_new_reader(
         result = set_property(configuration, "statistics.interval.ms", "0");
     if (result == 0)
         result = set_property(configuration, "enable.partition.eof", "true");
+    /* A broker sends a whole batch whatever this says. */
+    if (result == 0 && is_prober)
+        result = set_property(configuration, "fetch.message.max.bytes", "1024");
     if (result < 0) {
         rd_kafka_conf_destroy(configuration);
         return result;
@@ -299,6 +302,17 @@ int kafka_client_new_reader(
     (void)rd_kafka_poll_set_consumer(client);
     *ret_client = client;
     return 0;
+}
+
+int kafka_client_new_reader(
+    const struct settings *settings, const char *group, rd_kafka_t **ret_client)
+{
+    return make_reader(settings, group, false, ret_client);
+}
+
+int kafka_client_new_prober(const struct settings *settings, rd_kafka_t **ret_client)
+{
+    return make_reader(settings, settings->kafka.group, true, ret_client);
 }
 
 void kafka_client_log(rd_kafka_event_t *event)

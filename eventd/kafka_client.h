@@ -33,6 +33,10 @@ MUST_CHECK int kafka_client_new_reader(
  */
 void kafka_client_reader_said(char ret_text[KAFKA_CLIENT_REASON_SIZE]);
 
+/* The same for single records: positions of nobody, and little of what comes behind a record is
+ * fetched with it. */
+MUST_CHECK int kafka_client_new_prober(const struct settings *settings, rd_kafka_t **ret_client);
+
 /* Whether librdkafka makes both clients of these settings: it reads certificates and keys for that,
  * and finds what does not go together. -EINVAL: no, with its reason. With kafka.bootstrap_servers
  * empty nobody is connected to. For a

@@ -106,13 +106,18 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
     return 0;
 }
 
-bool kafka_watch_has_topic(const struct rd_kafka_metadata *metadata, const char *topic)
+int kafka_watch_partitions(const struct rd_kafka_metadata *metadata, const char *topic)
 {
     for (int i = 0; i < metadata->topic_cnt; i++) {
         if (strcmp(metadata->topics[i].topic, topic) == 0)
-            return metadata->topics[i].partition_cnt > 0;
+            return metadata->topics[i].partition_cnt;
     }
-    return false;
+    return 0;
+}
+
+bool kafka_watch_has_topic(const struct rd_kafka_metadata *metadata, const char *topic)
+{
+    return kafka_watch_partitions(metadata, topic) > 0;
 }
 
 void kafka_watch_hurry(struct kafka_watch *watch)

@@ -28,5 +28,7 @@ void kafka_watch_start(struct kafka_watch *watch, struct scoreboard_slot *slot);
 void kafka_watch_hurry(struct kafka_watch *watch);
 
 bool kafka_watch_has_topic(const struct rd_kafka_metadata *metadata, const char *topic);
+/* 0: there is no such topic. */
+int kafka_watch_partitions(const struct rd_kafka_metadata *metadata, const char *topic);
 
 #endif

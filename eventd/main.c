@@ -42,7 +42,9 @@ enum drain_phase { DRAIN_NONE, DRAIN_IN_FLIGHT, DRAIN_CLOSING };
 struct eventd {
     struct process_link link;
     rd_kafka_t *consumer;
-    struct kafka_asker *asker;
+    struct kafka_asker *watch_asker; /* its own: it says when Kafka is away */
+    struct kafka_asker *log_asker;
+    struct log_audit *audit;
     struct kafka_watch *watch;
     struct topic_setup *topics;
     struct dead_letter_notes *notes;
@@ -52,6 +54,7 @@ struct eventd {
     struct deliver_flow *deliver;
     enum drain_phase drain_phase;
     uint64_t drain_deadline_us;
+    uint64_t commit_deadline_us; /* of the drain */
     sd_event_source *drain_timer;
 };
 
@@ -152,6 +155,18 @@ static const struct consumer_group_handlers group_handlers = {
     .on_admin_event = on_admin_event,
 };
 
+static void on_log_changed(void *userdata)
+{
+    struct eventd *eventd = userdata;
+    consumer_group_relearn(eventd->group);
+}
+
+static void on_log_mark(struct audited_log *log, void *userdata)
+{
+    struct eventd *eventd = userdata;
+    deliver_flow_store_mark(eventd->deliver, log);
+}
+
 /* ---- the way out ---- */
 
 /* In flight first, then the group: each with a deadline, none of it waiting inside librdkafka. */
@@ -161,9 +176,11 @@ static int on_drain_step(sd_event_source *source, uint64_t usec, void *userdata)
     struct eventd *eventd = userdata;
     uint64_t now = monotonic_clock_turn_us(eventd->link.event);
     bool is_late = now >= eventd->drain_deadline_us;
-    if (eventd->drain_phase == DRAIN_IN_FLIGHT &&
-        (is_late ||
-            (deliver_flow_is_idle(eventd->deliver) && publish_flow_is_idle(eventd->publish)))) {
+    bool is_idle = deliver_flow_is_idle(eventd->deliver) && publish_flow_is_idle(eventd->publish);
+    if (eventd->drain_phase == DRAIN_IN_FLIGHT && is_idle && !is_late &&
+        now < eventd->commit_deadline_us && !deliver_flow_is_committed(eventd->deliver)) {
+        deliver_flow_commit(eventd->deliver);
+    } else if (eventd->drain_phase == DRAIN_IN_FLIGHT && (is_late || is_idle)) {
         eventd->drain_phase = DRAIN_CLOSING;
         uint64_t close_deadline_us = now + CLOSE_TIMEOUT_US;
         if (close_deadline_us < eventd->drain_deadline_us)
@@ -190,6 +207,8 @@ static void on_drain(struct process_link *link, unsigned int timeout_ms, void *u
     eventd->drain_phase = DRAIN_IN_FLIGHT;
     eventd->drain_deadline_us =
         monotonic_clock_turn_us(eventd->link.event) + timeout_ms * MICROSECONDS_PER_MS;
+    /* Whoever goes on from the commits would read again what they miss. */
+    eventd->commit_deadline_us = monotonic_clock_turn_us(eventd->link.event) + CLOSE_TIMEOUT_US;
     int result = sd_event_add_time_relative(link->event, &eventd->drain_timer, CLOCK_MONOTONIC, 0,
         DRAIN_STEP_US / 2, on_drain_step, eventd);
     if (result < 0)
@@ -219,6 +238,7 @@ static int build_consumer(struct eventd *eventd)
         .slot = link->slot,
         .consumer = eventd->consumer,
         .peers = eventd->peers,
+        .audit = eventd->audit,
     };
     int result = deliver_flow_new(&deliver, &eventd->deliver);
     if (result < 0)
@@ -227,8 +247,10 @@ static int build_consumer(struct eventd *eventd)
         .event = link->event,
         .settings = &link->settings,
         .consumer = eventd->consumer,
-        .asker = eventd->asker,
+        .asker = eventd->log_asker,
         .peers = eventd->peers,
+        .audit = eventd->audit,
+        .slot = link->slot,
         .handlers = &group_handlers,
         .userdata = eventd,
     };
@@ -239,12 +261,32 @@ static int build_consumer(struct eventd *eventd)
     return 0;
 }
 
+static int build_audit(struct eventd *eventd)
+{
+    struct process_link *link = &eventd->link;
+    const struct log_audit_options audit = {
+        .event = link->event,
+        .settings = &link->settings,
+        .consumer = eventd->consumer,
+        .asker = eventd->log_asker,
+        .slot = link->slot,
+        .on_changed = on_log_changed,
+        .on_mark = on_log_mark,
+        .userdata = eventd,
+    };
+    return log_audit_new(&audit, &eventd->audit);
+}
+
 static int build(struct eventd *eventd)
 {
     struct process_link *link = &eventd->link;
     int result = kafka_client_new_consumer(&link->settings, &eventd->consumer);
     if (result >= 0)
-        result = kafka_asker_new(link->event, &eventd->asker);
+        result = kafka_asker_new(link->event, &link->settings, &eventd->watch_asker);
+    if (result >= 0)
+        result = kafka_asker_new(link->event, &link->settings, &eventd->log_asker);
+    if (result >= 0)
+        result = build_audit(eventd);
     if (result >= 0)
         result = worker_peers_new(link->event, &peers_handlers, eventd, &eventd->peers);
     if (result >= 0)
@@ -259,7 +301,7 @@ static int build(struct eventd *eventd)
         result = dead_letter_notes_new(&link->settings, &eventd->notes);
     if (result >= 0)
         result = kafka_watch_new(
-            link->event, eventd->asker, eventd->consumer, on_cluster, eventd, &eventd->watch);
+            link->event, eventd->watch_asker, eventd->consumer, on_cluster, eventd, &eventd->watch);
     return result;
 }
 

@@ -17,13 +17,38 @@ uint64_t partition_window_delay_us(unsigned int failures, uint32_t random)
     return delay_us / 2 + random % (delay_us / 2 + 1);
 }
 
-void partition_window_init(struct partition_window *window, int64_t stored)
+void partition_window_init(struct partition_window *window, int64_t stored, int64_t start)
 {
     *window = (struct partition_window){
         .phase = PARTITION_READY,
         .position = stored,
         .is_first = stored < 0,
+        .must_move = stored != start,
+        .move_to = start,
     };
+}
+
+void partition_window_repeat(struct partition_window *window)
+{
+    if (window->phase != PARTITION_READY || window->must_move)
+        return;
+    window->must_move = true;
+    window->move_to = window->position;
+}
+
+bool partition_window_can_move(const struct partition_window *window, uint64_t now_us)
+{
+    return window->phase == PARTITION_READY && window->must_move && now_us >= window->not_before_us;
+}
+
+void partition_window_move_sent(struct partition_window *window)
+{
+    assert(window->phase == PARTITION_READY && window->must_move);
+    if (window->position < 0)
+        window->position = window->move_to;
+    window->phase = PARTITION_IN_FLIGHT;
+    window->in_flight = 0;
+    window->next_position = window->move_to;
 }
 
 void partition_window_hold(struct partition_window *window, size_t count)
@@ -33,7 +58,8 @@ void partition_window_hold(struct partition_window *window, size_t count)
 
 size_t partition_window_batch_size(const struct partition_window *window, uint64_t now_us)
 {
-    if (window->phase != PARTITION_READY || now_us < window->not_before_us || window->held == 0)
+    if (window->phase != PARTITION_READY || window->must_move || now_us < window->not_before_us ||
+        window->held == 0)
         return 0;
     return window->is_singly ? 1 : window->held;
 }
@@ -46,9 +72,8 @@ bool partition_window_refuses_head(const struct partition_window *window)
 void partition_window_sent(
     struct partition_window *window, size_t count, int64_t first_offset, int64_t last_offset)
 {
-    assert(window->phase == PARTITION_READY && count > 0 && count <= window->held);
-    if (window->position < 0)
-        window->position = first_offset;
+    assert(window->phase == PARTITION_READY && !window->must_move && count > 0 &&
+           count <= window->held);
     /* Offsets may have holes, but never run backwards. */
     assert(last_offset >= first_offset);
     window->phase = PARTITION_IN_FLIGHT;
@@ -61,6 +86,7 @@ static size_t on_applied(struct partition_window *window)
     size_t done = window->in_flight;
     window->position = window->next_position;
     window->is_first = false;
+    window->must_move = false;
     window->held -= done;
     window->deaths = 0;
     window->failures = 0;
@@ -72,6 +98,8 @@ static size_t on_applied(struct partition_window *window)
 
 static void on_worker_gone(struct partition_window *window)
 {
+    if (window->in_flight == 0)
+        return; /* a move has nothing that could kill */
     window->deaths++;
     if (window->is_singly || window->deaths < PARTITION_WINDOW_DEATHS)
         return;

@@ -4,7 +4,8 @@
  * Pure logic without clocks, Kafka or channels. The caller holds the records in offset order; this
  * says how many of them go into the next batch and what an answer means. A batch that costs its
  * worker's life three times is taken apart: from then on one record at a time, and the record that
- * costs three more lives is refused, until all that was held is done.
+ * costs three more lives is refused, until all that was held is done. A position that PostgreSQL
+ * does not have yet is stored there before anything else is sent.
  */
 #ifndef USERD_EVENTD_PARTITION_WINDOW_H
 #define USERD_EVENTD_PARTITION_WINDOW_H
@@ -30,9 +31,10 @@ enum partition_outcome {
 
 struct partition_window {
     enum partition_phase phase;
-    int64_t position; /* next_offset as PostgreSQL has it; -1: it has none, and the first record's
-                         offset is chosen */
-    bool is_first;
+    int64_t position; /* next_offset as PostgreSQL has it; -1: it has none */
+    bool is_first;    /* PostgreSQL has no row for it */
+    bool must_move;   /* PostgreSQL has to be told `move_to` first */
+    int64_t move_to;
     size_t held;      /* records that the caller holds */
     size_t in_flight; /* how many of them, from the first on, are in the batch */
     int64_t next_position;
@@ -42,8 +44,14 @@ struct partition_window {
     uint64_t not_before_us;
 };
 
-/* `stored`: next_offset in PostgreSQL, or -1. */
-void partition_window_init(struct partition_window *window, int64_t stored);
+/* `stored`: next_offset in PostgreSQL, or -1; `start`: where reading starts. */
+void partition_window_init(struct partition_window *window, int64_t stored, int64_t start);
+/* The position is to be stored again where it is, if nothing is on its way: more is known of it. */
+void partition_window_repeat(struct partition_window *window);
+/* Whether the position is to be moved now. */
+bool partition_window_can_move(const struct partition_window *window, uint64_t now_us);
+/* The move to `move_to` is on its way: partition_window_answered() ends it. */
+void partition_window_move_sent(struct partition_window *window);
 /* `count` more records are held. */
 void partition_window_hold(struct partition_window *window, size_t count);
 /* How many records the next batch takes, from the first held one on; 0: nothing to send now. */

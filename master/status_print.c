@@ -311,7 +311,10 @@ static int set_eventd(json_t *root, const struct status_eventd *eventd)
     const struct named_count counts[] = {{"errors", eventd->errors}, {"lag", eventd->lag},
         {"brokers", eventd->brokers}, {"brokers_up", eventd->brokers_up},
         {"round_trip_us", eventd->round_trip_us}, {"produce_queue", eventd->produce_queue},
-        {"fetch_queue", eventd->fetch_queue}};
+        {"fetch_queue", eventd->fetch_queue}, {"log_recreated", eventd->log_recreated},
+        {"foreign_progress", eventd->foreign_progress},
+        {"database_rollbacks", eventd->database_rollbacks},
+        {"commit_errors", eventd->commit_errors}};
     result |= set_counts(group, counts, ARRAY_LENGTH(counts));
     result |= set(group, "produced_per_second", json_real(eventd->produced_per_second));
     result |= set(group, "consumed_per_second", json_real(eventd->consumed_per_second));

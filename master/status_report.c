@@ -101,6 +101,10 @@ static void read_eventd(const struct scoreboard *scoreboard, struct status_event
         .round_trip_us = get(&slot->kafka_round_trip_us),
         .produce_queue = get(&slot->kafka_produce_queue),
         .fetch_queue = get(&slot->kafka_fetch_queue),
+        .log_recreated = get(&slot->kafka_log_recreated),
+        .foreign_progress = get(&slot->kafka_foreign_progress),
+        .database_rollbacks = get(&slot->kafka_database_rollbacks),
+        .commit_errors = get(&slot->kafka_commit_errors),
         .lag = get(&slot->kafka_lag),
     };
     for (size_t i = 0; i < SCOREBOARD_LAGS; i++) {

@@ -89,6 +89,10 @@ struct status_eventd {
     uint64_t round_trip_us;
     uint64_t produce_queue;
     uint64_t fetch_queue;
+    uint64_t log_recreated;
+    uint64_t foreign_progress;
+    uint64_t database_rollbacks;
+    uint64_t commit_errors;
     uint64_t lag;
     struct status_lag lags[SCOREBOARD_LAGS];
     size_t lag_count;

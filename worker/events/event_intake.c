@@ -165,6 +165,26 @@ static int gather_piece(struct intake_batch *batch)
     return 0;
 }
 
+/* What is known of the record below the position after `end` records. */
+static struct position_record record_below(const Userd__Ipc__DeliverBatch *frame, size_t end)
+{
+    struct position_record record = {0};
+    if (end > 0)
+        record = (struct position_record){
+            .offset = frame->records[end - 1]->offset,
+            .timestamp_ms = frame->records[end - 1]->timestamp_ms,
+            .checksum = frame->records[end - 1]->checksum,
+        };
+    else if (frame->record_below != NULL)
+        record = (struct position_record){
+            .offset = frame->record_below->offset,
+            .timestamp_ms = frame->record_below->timestamp_ms,
+            .checksum = frame->record_below->checksum,
+        };
+    record.is_known = record.checksum != 0;
+    return record;
+}
+
 /* A piece and its answer call each other until all is done. */
 static void on_applied(struct user_event_batch *request, enum user_apply_outcome outcome);
 
@@ -177,16 +197,19 @@ static void apply_piece(struct intake_batch *batch)
         answer(batch, USERD__IPC__DELIVER_RESULT__OUTCOME__UNAVAILABLE);
         return;
     }
-    batch->request.kind = frame->kind == USERD__IPC__EVENT_KIND__EVENT_KIND_REGISTRATION
-                              ? USER_EVENT_REGISTRATION
-                              : USER_EVENT_ADMIN_DELETE;
+    /* Only a position to move: by the statement that need not close the gate. */
+    batch->request.kind =
+        frame->kind == USERD__IPC__EVENT_KIND__EVENT_KIND_REGISTRATION && frame->n_records > 0
+            ? USER_EVENT_REGISTRATION
+            : USER_EVENT_ADMIN_DELETE;
     batch->request.cluster = frame->cluster;
     batch->request.topic = frame->topic;
     batch->request.partition = frame->partition;
     batch->request.position =
-        batch->done == 0 ? frame->position : frame->records[batch->done]->offset;
+        batch->done == 0 ? frame->position : frame->records[batch->done - 1]->offset + 1;
     batch->request.next_position =
-        end == frame->n_records ? frame->next_position : frame->records[end]->offset;
+        end == frame->n_records ? frame->next_position : frame->records[end - 1]->offset + 1;
+    batch->request.record_below = record_below(frame, end);
     batch->request.is_first = frame->is_first && batch->done == 0;
     batch->request.events = batch->events;
     batch->request.dead_letters = batch->letters;
@@ -215,6 +238,10 @@ static void on_refused(struct intake_batch *batch, const char *error)
     if (batch->piece > 1) {
         batch->piece /= 2;
         apply_piece(batch);
+        return;
+    }
+    if (batch->piece == 0) { /* a position alone has nothing that could be refused */
+        answer(batch, USERD__IPC__DELIVER_RESULT__OUTCOME__UNAVAILABLE);
         return;
     }
     if (batch->items[batch->done].category != NULL) {
@@ -307,15 +334,15 @@ int event_intake_on_batch(
 {
     bool is_known = frame->kind == USERD__IPC__EVENT_KIND__EVENT_KIND_REGISTRATION ||
                     frame->kind == USERD__IPC__EVENT_KIND__EVENT_KIND_ADMIN_DELETE;
-    if (!is_known || frame->n_records == 0)
+    if (!is_known)
         return -EPROTO;
     struct intake_batch *batch = calloc(1, sizeof(*batch));
     if (batch == NULL)
         return -ENOMEM;
     batch->batch = copy_batch(frame);
-    batch->items = calloc(frame->n_records, sizeof(*batch->items));
-    batch->events = calloc(frame->n_records, sizeof(*batch->events));
-    batch->letters = calloc(frame->n_records, sizeof(*batch->letters));
+    batch->items = calloc(frame->n_records + 1, sizeof(*batch->items));
+    batch->events = calloc(frame->n_records + 1, sizeof(*batch->events));
+    batch->letters = calloc(frame->n_records + 1, sizeof(*batch->letters));
     if (batch->batch == NULL || batch->items == NULL || batch->events == NULL ||
         batch->letters == NULL) {
         if (batch->batch == NULL) {
@@ -361,31 +388,47 @@ static void send_positions(struct intake_positions *asked, Userd__Ipc__PositionR
 }
 
 /* All that are stored for the cluster: eventd takes those that it asked for. */
-static void on_positions(struct position_question *question, bool is_available,
-    const struct stored_position *positions, size_t position_count,
-    const char *const *other_clusters, size_t other_cluster_count)
+static void fill_position(const struct stored_position *stored, Userd__Ipc__Position *position,
+    Userd__Ipc__RecordMark *mark)
+{
+    userd__ipc__position__init(position);
+    position->topic = borrow_const(stored->topic);
+    position->partition = stored->partition;
+    position->next_offset = stored->next_offset;
+    if (!stored->record_below.is_known)
+        return;
+    userd__ipc__record_mark__init(mark);
+    mark->offset = stored->record_below.offset;
+    mark->timestamp_ms = stored->record_below.timestamp_ms;
+    mark->checksum = stored->record_below.checksum;
+    position->record_below = mark;
+}
+
+static void on_positions(
+    struct position_question *question, const struct stored_positions *positions)
 {
     struct intake_positions *asked = question->userdata;
     struct event_intake *intake = asked->intake;
+    size_t count = positions == NULL ? 0 : positions->position_count;
     Userd__Ipc__PositionResult result = USERD__IPC__POSITION_RESULT__INIT;
-    Userd__Ipc__Position *values = calloc(position_count + 1, sizeof(*values));
-    Userd__Ipc__Position **pointers = calloc(position_count + 1, sizeof(Userd__Ipc__Position *));
-    if (is_available && values != NULL && pointers != NULL) {
-        for (size_t i = 0; i < position_count; i++) {
-            userd__ipc__position__init(&values[i]);
-            values[i].topic = borrow_const(positions[i].topic);
-            values[i].partition = positions[i].partition;
-            values[i].next_offset = positions[i].next_offset;
+    Userd__Ipc__Position *values = calloc(count + 1, sizeof(*values));
+    Userd__Ipc__RecordMark *marks = calloc(count + 1, sizeof(*marks));
+    Userd__Ipc__Position **pointers = calloc(count + 1, sizeof(Userd__Ipc__Position *));
+    if (positions != NULL && values != NULL && marks != NULL && pointers != NULL) {
+        for (size_t i = 0; i < count; i++) {
+            fill_position(&positions->positions[i], &values[i], &marks[i]);
             pointers[i] = &values[i];
         }
         result.is_available = true;
-        result.n_positions = position_count;
+        result.database = borrow_const(positions->database);
+        result.n_positions = count;
         result.positions = pointers;
-        result.n_other_clusters = other_cluster_count;
-        result.other_clusters = borrow_const(other_clusters);
+        result.n_other_clusters = positions->other_cluster_count;
+        result.other_clusters = borrow_const(positions->other_clusters);
     }
     send_positions(asked, &result);
     free(values);
+    free(marks);
     free(pointers);
     userd__ipc__position_request__free_unpacked(asked->request, NULL);
     free(asked);

@@ -21,18 +21,24 @@ static const struct db_statement close_gate = {
 /* Parameters: cluster, topic, partition, position, next position, is_first; ids, [names, canonical
  * forms] or [traceparents]; dead letters: keys, values, and their headers: number of the letter
  * (from 1), name, value; whether a registration revives a deleted id. All depends on `accepted`,
- * which is empty when the stored position is another one. */
-#define ACCEPT_POSITION                                                                           \
-    "WITH moved AS ("                                                                             \
-    "  UPDATE consumed_offset SET next_offset = $5::int8, updated_at = now()"                     \
-    "  WHERE cluster = $1::text AND topic = $2::text AND partition = $3::int4"                    \
-    "  AND next_offset = $4::int8 AND NOT $6::bool RETURNING 1),"                                 \
-    " begun AS ("                                                                                 \
-    "  INSERT INTO consumed_offset AS o (cluster, topic, partition, next_offset)"                 \
-    "  SELECT $1::text, $2::text, $3::int4, $5::int8 WHERE $6::bool"                              \
-    "  ON CONFLICT (cluster, topic, partition) DO UPDATE"                                         \
-    "  SET next_offset = excluded.next_offset, updated_at = now() WHERE o.next_offset = $4::int8" \
-    "  RETURNING 1),"                                                                             \
+ * which is empty when the stored position is another one. Last of all `record`: offset, timestamp
+ * and checksum of the record below the next position; empty: not known. */
+#define RECORD_BELOW "record_offset, record_timestamp, record_checksum"
+#define ACCEPT_POSITION(record)                                                                 \
+    "WITH below AS (SELECT r[1] AS at, r[2] AS sent, r[3] AS sum FROM (SELECT " record          \
+    "::int8[]) AS q (r)),"                                                                      \
+    " moved AS ("                                                                               \
+    "  UPDATE consumed_offset SET next_offset = $5::int8, updated_at = now(),"                  \
+    "  (" RECORD_BELOW ") = (SELECT at, sent, sum FROM below)"                                  \
+    "  WHERE cluster = $1::text AND topic = $2::text AND partition = $3::int4"                  \
+    "  AND next_offset = $4::int8 AND NOT $6::bool RETURNING 1),"                               \
+    " begun AS ("                                                                               \
+    "  INSERT INTO consumed_offset AS o (cluster, topic, partition, next_offset, " RECORD_BELOW \
+    ") SELECT $1::text, $2::text, $3::int4, $5::int8, at, sent, sum FROM below WHERE $6::bool"  \
+    "  ON CONFLICT (cluster, topic, partition) DO UPDATE"                                       \
+    "  SET next_offset = excluded.next_offset, updated_at = now(),"                             \
+    "  (" RECORD_BELOW ") = (SELECT at, sent, sum FROM below) WHERE o.next_offset = $4::int8"   \
+    "  RETURNING 1),"                                                                           \
     " accepted AS MATERIALIZED (SELECT FROM moved UNION ALL SELECT FROM begun),"
 /* `before` is a sum of counts of the CTEs that write; see delete_users in user_write.c. */
 #define WRITE_DEAD_LETTERS(keys, values, letters, names, contents, before)            \
@@ -55,7 +61,7 @@ static const struct db_statement close_gate = {
  * names, so that two workers do not deadlock. Of equal names in a batch the one that was sent first
  * gets the claim. */
 #define APPLY_REGISTRATIONS(on_known_id, on_known_name)                                    \
-    ACCEPT_POSITION                                                                        \
+    ACCEPT_POSITION("$16")                                                                 \
     " arrived AS MATERIALIZED ("                                                           \
     "  SELECT e.*, t.id_auth IS NOT NULL AS is_tombstoned"                                 \
     "  FROM unnest($7::int4[], $8::text[], $9::text[])"                                    \
@@ -101,33 +107,39 @@ const struct db_statement event_store_registrations = {
 /* Every id gets its tombstone, known or not: its registration may still be on the way. */
 const struct db_statement event_store_deletions = {
     .name = "apply_deletions",
-    .sql = ACCEPT_POSITION
-    " gate AS (INSERT INTO identity_gate SELECT false WHERE false),"
-    " asked AS MATERIALIZED ("
-    "  SELECT DISTINCT ON (id_auth) id_auth, traceparent FROM unnest($7::int4[], $8::text[])"
-    "  WITH ORDINALITY AS e (id_auth, traceparent, number)"
-    "  WHERE EXISTS (SELECT FROM accepted) ORDER BY id_auth, number),"
-    " locked AS MATERIALIZED ("
-    "  SELECT u.id_auth FROM \"user\" u WHERE u.id_auth = ANY($7::int4[])"
-    "  AND EXISTS (SELECT FROM accepted) ORDER BY u.id_auth FOR UPDATE),"
-    " removed AS ("
-    "  DELETE FROM \"user\" u USING locked l WHERE u.id_auth = l.id_auth RETURNING u.id_auth),"
-    " tombstone AS ("
-    "  INSERT INTO user_tombstone (id_auth) SELECT id_auth FROM asked ORDER BY id_auth"
-    "  ON CONFLICT DO NOTHING RETURNING 1),"
-    " published AS ("
-    "  INSERT INTO outbox (destination, id_auth, key, value, traceparent)"
-    "  SELECT 1, id_auth, convert_to(id_auth::text, 'UTF8'),"
-    "  convert_to('{\"id\": ' || id_auth || '}', 'UTF8'), a.traceparent FROM removed"
-    "  JOIN asked a USING (id_auth)"
-    "  WHERE (SELECT count(*) FROM removed) + (SELECT count(*) FROM tombstone) > 0"
-    "  RETURNING 1)," WRITE_DEAD_LETTERS("$9", "$10", "$11", "$12", "$13",
-        "(SELECT count(*) FROM tombstone) + (SELECT count(*) FROM published)") " SELECT EXISTS "
-                                                                               "(SELECT FROM "
-                                                                               "accepted), (SELECT "
-                                                                               "count(*) "
-                                                                               "FROM removed), "
-                                                                               "0::int8, 0::int8",
+    .sql = ACCEPT_POSITION(
+        "$14") " gate AS (INSERT INTO identity_gate SELECT false WHERE false),"
+               " asked AS MATERIALIZED ("
+               "  SELECT DISTINCT ON (id_auth) id_auth, traceparent FROM "
+               "unnest($7::int4[], $8::text[])"
+               "  WITH ORDINALITY AS e (id_auth, traceparent, number)"
+               "  WHERE EXISTS (SELECT FROM accepted) ORDER BY id_auth, number),"
+               " locked AS MATERIALIZED ("
+               "  SELECT u.id_auth FROM \"user\" u WHERE u.id_auth = ANY($7::int4[])"
+               "  AND EXISTS (SELECT FROM accepted) ORDER BY u.id_auth FOR UPDATE),"
+               " removed AS ("
+               "  DELETE FROM \"user\" u USING locked l WHERE u.id_auth = l.id_auth "
+               "RETURNING u.id_auth),"
+               " tombstone AS ("
+               "  INSERT INTO user_tombstone (id_auth) SELECT id_auth FROM asked ORDER "
+               "BY id_auth"
+               "  ON CONFLICT DO NOTHING RETURNING 1),"
+               " published AS ("
+               "  INSERT INTO outbox (destination, id_auth, key, value, traceparent)"
+               "  SELECT 1, id_auth, convert_to(id_auth::text, 'UTF8'),"
+               "  convert_to('{\"id\": ' || id_auth || '}', 'UTF8'), a.traceparent "
+               "FROM removed"
+               "  JOIN asked a USING (id_auth)"
+               "  WHERE (SELECT count(*) FROM removed) + (SELECT count(*) FROM "
+               "tombstone) > 0"
+               "  RETURNING 1)," WRITE_DEAD_LETTERS("$9", "$10", "$11", "$12", "$13",
+                   "(SELECT count(*) FROM tombstone) + (SELECT count(*) FROM "
+                   "published)") " SELECT EXISTS "
+                                 "(SELECT FROM "
+                                 "accepted), (SELECT "
+                                 "count(*) "
+                                 "FROM removed), "
+                                 "0::int8, 0::int8",
 };
 
 struct event_request {
@@ -154,6 +166,18 @@ static void add_position(const struct user_event_batch *batch, struct db_paramet
     db_parameters_add_int8(parameters, batch->position);
     db_parameters_add_int8(parameters, batch->next_position);
     db_parameters_add_bool(parameters, batch->is_first);
+}
+
+static void add_record_below(const struct user_event_batch *batch, struct db_parameters *parameters)
+{
+    const struct position_record *record = &batch->record_below;
+    db_parameters_array_begin(parameters, DB_ELEMENT_INT8);
+    if (record->is_known) {
+        db_parameters_array_int8(parameters, record->offset);
+        db_parameters_array_int8(parameters, record->timestamp_ms);
+        db_parameters_array_int8(parameters, record->checksum);
+    }
+    db_parameters_array_end(parameters);
 }
 
 static void add_traceparents(const struct user_event_batch *batch, struct db_parameters *parameters)
@@ -239,6 +263,7 @@ static int send_request(struct event_request *request)
     if (!is_deletion)
         db_parameters_add_bool(
             parameters, request->store->options.settings->events.allow_reregistration != 0);
+    add_record_below(batch, parameters);
     const struct db_step deletions[] = {{&event_store_deletions, parameters}};
     const struct db_step registrations[] = {{&close_gate, NULL},
         {request->is_careful ? &event_store_registrations : &event_store_new_registrations,

@@ -10,12 +10,18 @@
 
 const struct db_statement position_store_find = {
     .name = "find_positions",
-    .sql = "SELECT topic, partition, next_offset FROM consumed_offset WHERE cluster = $1::text",
+    .sql = "SELECT topic, partition, next_offset, coalesce(record_offset = next_offset - 1, false),"
+           " coalesce(record_timestamp, 0), coalesce(record_checksum, 0)"
+           " FROM consumed_offset WHERE cluster = $1::text",
 };
 const struct db_statement position_store_other_clusters = {
     .name = "find_other_clusters",
     .sql = "SELECT DISTINCT cluster FROM consumed_offset WHERE cluster <> $1::text"
            " ORDER BY cluster LIMIT 16",
+};
+const struct db_statement position_store_identity = {
+    .name = "find_identity",
+    .sql = "SELECT id::text FROM database_identity",
 };
 
 struct find_request {
@@ -35,12 +41,13 @@ static void tell(struct position_question *question, const struct db_answer *ans
 {
     const PGresult *rows = answer->results[0];
     const PGresult *others = answer->results[1];
+    const PGresult *identity = answer->results[2];
     size_t count = (size_t)PQntuples(rows);
     const char *clusters[OTHER_CLUSTERS_MAX] = {NULL};
     size_t cluster_count = 0;
     struct stored_position *positions = calloc(count + 1, sizeof(*positions));
     if (!positions) {
-        question->on_positions(question, false, NULL, 0, NULL, 0);
+        question->on_positions(question, NULL);
         return;
     }
     for (size_t i = 0; i < count; i++)
@@ -48,10 +55,21 @@ static void tell(struct position_question *question, const struct db_answer *ans
             .topic = text_of(rows, (int)i, 0),
             .partition = db_result_int4(rows, (int)i, 1),
             .next_offset = db_result_int8(rows, (int)i, 2),
+            .record_below = {.is_known = db_result_bool(rows, (int)i, 3),
+                .offset = db_result_int8(rows, (int)i, 2) - 1,
+                .timestamp_ms = db_result_int8(rows, (int)i, 4),
+                .checksum = db_result_int8(rows, (int)i, 5)},
         };
     for (int row = 0; row < PQntuples(others) && cluster_count < OTHER_CLUSTERS_MAX; row++)
         clusters[cluster_count++] = text_of(others, row, 0);
-    question->on_positions(question, true, positions, count, clusters, cluster_count);
+    const struct stored_positions stored = {
+        .database = PQntuples(identity) == 1 ? text_of(identity, 0, 0) : "",
+        .positions = positions,
+        .position_count = count,
+        .other_clusters = clusters,
+        .other_cluster_count = cluster_count,
+    };
+    question->on_positions(question, &stored);
     free(positions);
 }
 
@@ -68,14 +86,14 @@ static void on_answer(struct store_request *store_request, const struct db_answe
     if (answer->outcome == DB_ERROR)
         log_warn(
             "positions not read sqlstate=%s message=\"%s\"", answer->sqlstate, answer->message);
-    question->on_positions(question, false, NULL, 0, NULL, 0);
+    question->on_positions(question, NULL);
 }
 
 void user_store_find_positions(struct user_store *store, struct position_question *question)
 {
     struct find_request *request = calloc(1, sizeof(*request));
     if (!request) {
-        question->on_positions(question, false, NULL, 0, NULL, 0);
+        question->on_positions(question, NULL);
         return;
     }
     /* Ordered, as event batches are: what one in flight moves must be seen. */
@@ -90,11 +108,12 @@ void user_store_find_positions(struct user_store *store, struct position_questio
     const struct db_step steps[] = {
         {&position_store_find, parameters},
         {&position_store_other_clusters, parameters},
+        {&position_store_identity, NULL},
     };
     int error = store_lanes_submit(store->lanes, &request->request, steps, ARRAY_LENGTH(steps));
     if (error < 0) {
         free(request);
-        question->on_positions(question, false, NULL, 0, NULL, 0);
+        question->on_positions(question, NULL);
         return;
     }
     store->others_in_flight++;

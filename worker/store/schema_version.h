@@ -2,7 +2,7 @@
 #ifndef USERD_WORKER_STORE_SCHEMA_VERSION_H
 #define USERD_WORKER_STORE_SCHEMA_VERSION_H
 
-#define SCHEMA_VERSION_NEEDED 5
+#define SCHEMA_VERSION_NEEDED 6
 
 /* The advisory lock that every session of a running worker shares, so that `userd migrate down`,
  * which takes it alone, is refused wherever one runs. Any number will do, as long as it is this one

@@ -185,6 +185,7 @@ static int start(struct user_store *store)
         &position_store_other_clusters,
         &reconcile_store_find,
         &reconcile_store_apply,
+        &position_store_identity,
     };
     memcpy((void *)store->statements, (const void *)statements, sizeof(statements));
     const struct store_lanes_options lanes_options = {

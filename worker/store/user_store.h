@@ -163,6 +163,15 @@ enum user_apply_outcome {
                            batch.error says why */
 };
 
+/* Tells the record below a position from any other that could be at its offset. */
+struct position_record {
+    bool is_known;
+    int64_t offset; /* the position - 1 */
+    int64_t timestamp_ms;
+    int64_t checksum;
+};
+
+/* Without events and dead letters it only moves the position. */
 struct user_event_batch {
     enum user_event_kind kind;
     const char *cluster; /* the position's key */
@@ -171,7 +180,8 @@ struct user_event_batch {
     int64_t position; /* must be the stored one (no row counts as equal when is_first) */
     int64_t next_position;
     bool is_first;
-    struct user_event *events; /* in offset order */
+    struct position_record record_below; /* next_position */
+    struct user_event *events;           /* in offset order */
     size_t event_count;
     const struct user_dead_letter *dead_letters;
     size_t dead_letter_count;
@@ -191,14 +201,23 @@ struct stored_position {
     const char *topic;
     int32_t partition;
     int64_t next_offset;
+    struct position_record record_below;
 };
+
+/* What PostgreSQL knows of a cluster's partitions. */
+struct stored_positions {
+    const char *database;                    /* its identity: a UUID */
+    const struct stored_position *positions; /* all that are stored for the cluster */
+    size_t position_count;
+    const char *const *other_clusters; /* up to 16 other clusters that have positions */
+    size_t other_cluster_count;
+};
+
 struct position_question {
     const char *cluster;
-    /* Result: valid during the call. `positions` are all that are stored for the cluster;
-     * `other_clusters` names up to 16 other clusters that have positions. */
-    void (*on_positions)(struct position_question *question, bool is_available,
-        const struct stored_position *positions, size_t position_count,
-        const char *const *other_clusters, size_t other_cluster_count);
+    /* `positions` is valid during the call; NULL: the database could not be asked. */
+    void (*on_positions)(
+        struct position_question *question, const struct stored_positions *positions);
     void *userdata;
 };
 

@@ -8,7 +8,7 @@
 #include "worker/store/store_lanes.h"
 #include "worker/store/user_batch.h"
 
-#define USER_STORE_STATEMENTS       11
+#define USER_STORE_STATEMENTS       12
 #define USER_STORE_UNIQUE_VIOLATION "23505" /* SQLSTATE */
 
 /* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): padded to cache lines */
@@ -34,7 +34,8 @@ struct user_store {
 
 extern const struct db_statement event_store_new_registrations, event_store_registrations,
     event_store_deletions;
-extern const struct db_statement position_store_find, position_store_other_clusters;
+extern const struct db_statement position_store_find, position_store_other_clusters,
+    position_store_identity;
 
 extern const struct db_statement reconcile_store_find, reconcile_store_apply;
 

@@ -10,7 +10,7 @@
 static struct partition_window given_window_with(int64_t stored, size_t held)
 {
     struct partition_window window;
-    partition_window_init(&window, stored);
+    partition_window_init(&window, stored, stored);
     partition_window_hold(&window, held);
     return window;
 }
@@ -62,14 +62,62 @@ Test(partition_window, steps_over_holes_in_the_offsets)
     cr_assert_eq(window.position, 21);
 }
 
-Test(partition_window, takes_the_first_record_for_its_position_where_none_is_stored)
+Test(partition_window, stores_where_reading_starts_before_any_record)
 {
-    struct partition_window window = given_window_with(-1, 1);
+    struct partition_window window;
+    partition_window_init(&window, -1, 5);
+    partition_window_hold(&window, 2);
     cr_assert(window.is_first);
-    partition_window_sent(&window, 1, 7, 7);
-    cr_assert_eq(window.position, 7);
+    cr_assert_eq(partition_window_batch_size(&window, NOW), 0);
+    cr_assert(partition_window_can_move(&window, NOW));
+    partition_window_move_sent(&window);
+    cr_assert_eq(window.position, 5, "there is no row that could be compared with anything else");
+    cr_assert_eq(window.next_position, 5);
+    cr_assert(!partition_window_can_move(&window, NOW));
+    cr_assert_eq(partition_window_answered(&window, PARTITION_APPLIED, NOW, RANDOM), 0);
+    cr_assert(!window.is_first);
+    cr_assert_eq(window.position, 5);
+    cr_assert_eq(partition_window_batch_size(&window, NOW), 2);
+}
+
+Test(partition_window, moves_from_the_stored_position_to_the_start)
+{
+    struct partition_window window;
+    partition_window_init(&window, 50, 3);
+    partition_window_move_sent(&window);
+    cr_assert_eq(window.position, 50);
+    cr_assert_eq(window.next_position, 3);
+    (void)partition_window_answered(&window, PARTITION_UNAVAILABLE, NOW, RANDOM);
+    cr_assert(!partition_window_can_move(&window, NOW), "not before the delay");
+    cr_assert(partition_window_can_move(&window, later(&window)));
+    partition_window_move_sent(&window);
     (void)partition_window_answered(&window, PARTITION_APPLIED, NOW, RANDOM);
-    cr_assert_not(window.is_first);
+    cr_assert_eq(window.position, 3);
+}
+
+Test(partition_window, does_not_blame_a_move_for_a_dead_worker)
+{
+    struct partition_window window;
+    partition_window_init(&window, 50, 3);
+    for (int i = 0; i < 2 * PARTITION_WINDOW_DEATHS; i++) {
+        partition_window_move_sent(&window);
+        (void)partition_window_answered(&window, PARTITION_WORKER_GONE, NOW, RANDOM);
+    }
+    cr_assert_eq(window.deaths, 0);
+    cr_assert(!window.is_singly);
+}
+
+Test(partition_window, stores_the_position_again_only_while_nothing_is_on_its_way)
+{
+    struct partition_window window = given_window_with(10, 1);
+    partition_window_sent(&window, 1, 10, 10);
+    partition_window_repeat(&window);
+    cr_assert(!window.must_move);
+    (void)partition_window_answered(&window, PARTITION_APPLIED, NOW, RANDOM);
+    partition_window_repeat(&window);
+    cr_assert(partition_window_can_move(&window, NOW));
+    partition_window_move_sent(&window);
+    cr_assert_eq(window.next_position, 11);
 }
 
 Test(partition_window, stays_first_until_a_batch_is_applied)
