@@ -89,6 +89,25 @@ class ConsumptionFault(unittest.TestCase):
             wait_for(lambda: service.eventd("lag") == 550, "lag 550")
         service.then_users_become(set(range(1, 552)))
 
+    def test_a_partition_whose_delay_is_over_is_looked_at_while_others_are_busy(self):
+        """The deletion of a user whose row is locked fails again and again; once it is not, it must not wait for the end of the
+        others' backlog."""
+        service = self.given_service(kafka_settings="batch_records = 1;", database_settings="statement_timeout_ms = 200; ")
+        service.register(0, 1)
+        service.then_users_become({1})
+        backlog = 12000
+        with psycopg2.connect(service.database_url) as locker, locker.cursor() as cursor:
+            cursor.execute('SELECT FROM "user" WHERE id_auth = 1 FOR UPDATE')
+            service.send(ADMIN_DELETE, 0, {"id": 1})
+            service.then_log_says("events not applied topic=admin_delete_user partition=0")
+            for number in (1, 2):
+                service.send(ADMIN_DELETE, number, *({"id": 10 ** number * 10 ** 6 + one} for one in range(backlog)))
+            service.then_log_says("events not applied topic=admin_delete_user partition=0", 3)
+        service.then_users_become(set())
+        positions = service.positions()
+        for number in (1, 2):
+            self.assertLess(positions[TopicPartition(ADMIN_DELETE, number)], backlog, "or nothing was shown")
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -18,8 +18,10 @@ ALL = [TopicPartition(topic, number) for topic in (REGISTRATION, ADMIN_DELETE) f
 class EventService(userd_service.Service):
     """Its log is kept. Names of the group and the topics may be others."""
 
-    def __init__(self, group=GROUP, registration=REGISTRATION, admin_delete=ADMIN_DELETE, **options):
+    def __init__(self, group=GROUP, registration=REGISTRATION, admin_delete=ADMIN_DELETE, database_settings="",
+                 **options):
         super().__init__(**options)
+        self.database_settings = database_settings
         self.group, self.registration, self.admin_delete = group, registration, admin_delete
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8")
 
@@ -35,6 +37,13 @@ class EventService(userd_service.Service):
         self.broker = subprocess.Popen([userd_service.BINARY / "tests/embedded_broker", "--stdin"], stdin=subprocess.PIPE,
                                        stdout=subprocess.PIPE, text=True)
         self.servers = self.broker.stdout.readline().strip().partition("=")[2]
+
+    def write_config(self):
+        """With ours."""
+        super().write_config()
+        path = self.directory / "userd.conf"
+        path.write_text(path.read_text(encoding="utf-8").replace("database = { ", "database = { " + self.database_settings),
+                        encoding="utf-8")
 
     def stop(self):
         """With the log, where CTest looks for sanitizers' reports."""

@@ -19,4 +19,10 @@ MUST_CHECK int event_channel_send(
     struct event_peer *peer, uint64_t serial, const Userd__Ipc__Frame *frame);
 size_t event_channel_queued_bytes(const struct event_peer *peer);
 
+/* The database refuses events for what it is (read-only, a right or a table is missing): for a
+ * while, longer each time, eventd is told that it cannot be used, and calls go on. */
+void event_channel_set_unable(struct event_peer *peer);
+/* Events were applied. */
+void event_channel_set_able(struct event_peer *peer);
+
 #endif

@@ -224,6 +224,8 @@ static void apply_piece(struct intake_batch *batch)
 static void on_done(struct intake_batch *batch)
 {
     count_piece(batch);
+    if (!batch->intake->is_closed)
+        event_channel_set_able(batch->intake->peer);
     batch->done += batch->piece;
     batch->piece = batch->batch->n_records - batch->done;
     if (batch->piece == 0)
@@ -267,6 +269,11 @@ static void on_applied(struct user_event_batch *request, enum user_apply_outcome
         break;
     case USER_APPLY_POSITION_MISMATCH:
         answer(batch, USERD__IPC__DELIVER_RESULT__OUTCOME__POSITION_MISMATCH);
+        break;
+    case USER_APPLY_UNUSABLE:
+        if (!batch->intake->is_closed)
+            event_channel_set_unable(batch->intake->peer);
+        answer(batch, USERD__IPC__DELIVER_RESULT__OUTCOME__UNAVAILABLE);
         break;
     case USER_APPLY_UNAVAILABLE:
         answer(batch, USERD__IPC__DELIVER_RESULT__OUTCOME__UNAVAILABLE);

@@ -14,6 +14,9 @@
 
 #define STABLE_US         UINT64_C(10000000) /* a channel that held so long starts the delays anew */
 #define TIMER_ACCURACY_US 10000
+/* How long no events are asked for after the database has refused some for what it is. */
+#define UNABLE_US        UINT64_C(15000000)
+#define UNABLE_DOUBLINGS 2
 
 struct event_peer {
     struct event_peer_options options;
@@ -25,7 +28,10 @@ struct event_peer {
     sd_event_source *asker;      /* owned: armed while there is no channel */
     unsigned int asked;          /* since the last channel that held */
     uint64_t opened_at_us;
-    bool is_available; /* the database */
+    bool is_available;      /* the database */
+    bool is_unable;         /* to apply events, though the database is there */
+    unsigned int unable;    /* times in a row */
+    sd_event_source *trier; /* owned: armed while it is unable */
     bool is_draining;
 };
 
@@ -128,12 +134,46 @@ static const struct ipc_channel_handlers channel_handlers = {
 static void send_state(struct event_peer *peer)
 {
     Userd__Ipc__WorkerState state = USERD__IPC__WORKER_STATE__INIT;
-    state.is_database_available = peer->is_available && !peer->is_draining;
+    state.is_database_available = peer->is_available && !peer->is_unable && !peer->is_draining;
     Userd__Ipc__Frame frame = USERD__IPC__FRAME__INIT;
     frame.body_case = USERD__IPC__FRAME__BODY_WORKER_STATE;
     frame.worker_state = &state;
     if (peer->channel != NULL && event_channel_send(peer, peer->serial, &frame) < 0)
         log_debug("worker state is not sent: the channel has ended");
+}
+
+static int on_trier(sd_event_source *source, uint64_t time_us, void *userdata)
+{
+    (void)source;
+    (void)time_us;
+    struct event_peer *peer = userdata;
+    peer->is_unable = false;
+    send_state(peer);
+    return 0;
+}
+
+void event_channel_set_unable(struct event_peer *peer)
+{
+    if (peer->is_unable)
+        return;
+    uint64_t pause_us =
+        UNABLE_US << (peer->unable < UNABLE_DOUBLINGS ? peer->unable : UNABLE_DOUBLINGS);
+    peer->unable++;
+    int result = sd_event_source_set_time_relative(peer->trier, pause_us);
+    if (result >= 0)
+        result = sd_event_source_set_enabled(peer->trier, SD_EVENT_ONESHOT);
+    if (result < 0) {
+        log_error("timer failed where=event_peer error=%d", -result);
+        return;
+    }
+    log_warn("database takes no events: trying again pause_s=%d", (int)(pause_us / 1000000));
+    peer->is_unable = true;
+    send_state(peer);
+}
+
+void event_channel_set_able(struct event_peer *peer)
+{
+    peer->unable = 0;
 }
 
 void event_peer_connect(struct event_peer *peer, int *fd)
@@ -189,6 +229,7 @@ struct event_peer *event_peer_free(struct event_peer *peer)
     peer->intake = event_intake_free(peer->intake);
     (void)sd_event_source_disable_unref(peer->reaper);
     (void)sd_event_source_disable_unref(peer->asker);
+    (void)sd_event_source_disable_unref(peer->trier);
     free(peer);
     return NULL;
 }
@@ -206,6 +247,11 @@ int event_peer_new(const struct event_peer_options *options, struct event_peer *
         result = sd_event_add_time_relative(options->event, &peer->asker, CLOCK_MONOTONIC,
             (uint64_t)RETRY_DELAY_MAX_MS * MONOTONIC_CLOCK_US_PER_MS, TIMER_ACCURACY_US, on_asker,
             peer);
+    if (result >= 0)
+        result = sd_event_add_time_relative(options->event, &peer->trier, CLOCK_MONOTONIC,
+            UNABLE_US, TIMER_ACCURACY_US, on_trier, peer);
+    if (result >= 0)
+        result = sd_event_source_set_enabled(peer->trier, SD_EVENT_OFF);
     if (result >= 0)
         result = event_intake_new(&peer->options, peer, &peer->intake);
     if (result >= 0)

@@ -301,6 +301,13 @@ static bool is_about_data(const char *sqlstate)
            strncmp(sqlstate, "54", 2) == 0;
 }
 
+/* Not what is in the events, and not what passes: the database is read-only, or a right or a table
+ * is missing. */
+static bool is_about_database(const char *sqlstate)
+{
+    return strncmp(sqlstate, "42", 2) == 0 || strcmp(sqlstate, "25006") == 0;
+}
+
 /* The batch was taken for all new, and is not. */
 static bool must_be_careful(const struct event_request *request, const struct db_answer *answer)
 {
@@ -332,7 +339,8 @@ static void finish_refused(struct event_request *request, const struct db_answer
         "events not applied topic=%s partition=%d position=%lld sqlstate=%s message=\"%s\"",
         batch->topic, batch->partition, (long long)batch->position, answer->sqlstate,
         answer->message);
-    finish(request, USER_APPLY_UNAVAILABLE);
+    finish(request,
+        is_about_database(answer->sqlstate) ? USER_APPLY_UNUSABLE : USER_APPLY_UNAVAILABLE);
 }
 
 static void on_answer(struct store_request *store_request, const struct db_answer *answer)

@@ -158,6 +158,8 @@ struct user_dead_letter {
 enum user_apply_outcome {
     USER_APPLY_DONE,
     USER_APPLY_POSITION_MISMATCH, /* nothing was applied */
+    USER_APPLY_UNUSABLE, /* nothing was applied, and nothing will be before somebody has mended the
+                            database: it is read-only, a right or a table is missing */
     USER_APPLY_UNAVAILABLE, /* not known to be applied: ask for the position, or send it again */
     USER_APPLY_REFUSED, /* PostgreSQL refuses these events for what is in them: split and try again;
                            batch.error says why */
