@@ -231,12 +231,12 @@ def each_record_ends_once(evidence):
 
 
 def positions_are_a_chain(evidence):
-    """Every offset is passed by exactly one transaction."""
+    """Every offset is passed by exactly one transaction; one that passes none stores where a partition is."""
     at = {}
     for move in evidence.moves:
         place = (move.topic, move.partition)
         begin = move.before if move.before is not None else 0
-        if begin != at.get(place, 0) or move.after <= begin:
+        if begin != at.get(place, 0) or move.after < begin:
             yield f"{move.topic}-{move.partition} was moved from {begin} to {move.after} when it was at {at.get(place, 0)}"
         at[place] = move.after
 
