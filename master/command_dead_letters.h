@@ -4,7 +4,7 @@
 
 #define COMMAND_DEAD_LETTERS_USAGE                                                                 \
     "dead-letters list [--json] | show ID | replay ID [--value FILE] | replay ID... | drop ID... " \
-    "[--all]"
+    "[--all] [-c FILE] [--env-file FILE]"
 
 int command_dead_letters(int argc, char **argv);
 

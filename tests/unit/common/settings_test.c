@@ -54,6 +54,7 @@ static void then_complaint_is(const char *text, const char *expected)
     cr_assert_str_eq(complaints.text, line);
     cr_assert_eq(complaints.count, 1);
     settings_complaints_cleanup(&complaints);
+    settings_complaints_cleanup(&warnings);
 }
 
 static void when_read(const char *text, struct settings *settings)
@@ -63,6 +64,7 @@ static void when_read(const char *text, struct settings *settings)
     given_file(text);
     cr_assert_eq(
         settings_file_read(path, settings, &complaints, &warnings), 0, "%s", complaints.text);
+    settings_complaints_cleanup(&warnings);
 }
 
 Test(settings, the_commented_file_holds_every_setting_with_its_default_and_nothing_else)
@@ -168,6 +170,7 @@ Test(settings, all_complaints_are_collected)
     given_file("workers = -1;\nrun_dir = \"here\";\nfoo = 1;\n");
     cr_assert_lt(settings_file_read(path, &settings, &complaints, &warnings), 0);
     cr_expect_eq(complaints.count, 3);
+    settings_complaints_cleanup(&warnings);
     settings_complaints_cleanup(&complaints);
 }
 
