@@ -334,7 +334,7 @@ Test(migration, dry_run_says_what_it_would_do_and_does_not_do_it)
     test_database_execute(&userd.database, "CREATE TABLE outbox (id integer)");
     status = migrate_at(userd.database.url, words, &output);
     cr_assert_eq(status, 1, "ended with %d: %s", status, output);
-    cr_assert(strstr(output, "0002_claims_events: relation \"outbox\" already exists") != NULL,
+    cr_assert(strstr(output, "0002_claims_events: relation \\\"outbox\\\" already exists") != NULL,
         "%s", output);
     free(output);
 }
