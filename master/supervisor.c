@@ -240,6 +240,8 @@ static int take_over(struct supervisor *supervisor, const Userd__Handover__State
     }
     if (result == 0)
         result = staffing_take_over(supervisor->staffing, state);
+    if (result == 0 && state->owes_migration)
+        result = supervisor_migration_begin(supervisor);
     if (result == 0)
         result = admin_socket_take_over(supervisor->event, state, &supervisor_admin_handlers,
             supervisor, STAFFING_RELOAD_TIMEOUT_MS, &supervisor->admin);

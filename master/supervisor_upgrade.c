@@ -49,6 +49,7 @@ static int save(const struct supervisor *supervisor, struct handover *handover,
     Userd__Handover__State *state = &handover->state;
     state->pid = getpid();
     state->started_at_us = supervisor->started_at_us;
+    state->owes_migration = supervisor->migration != NULL;
     state->settings = settings;
     state->run_directory_fd = supervisor->run_directory.fd;
     state->pid_file_fd = supervisor->run_directory.pid_fd;

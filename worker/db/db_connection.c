@@ -68,6 +68,7 @@ static void forget_session(struct db_connection *connection)
     PQfinish(TAKE_PTR(connection->session));
     connection->pipeline.is_stopped = false;
     connection->is_held = false;
+    connection->is_given_up = false;
     connection->is_suspect = false;
 }
 
@@ -77,6 +78,7 @@ void db_connection_lose(struct db_connection *connection, const char *reason)
     log_warn("database connection lost application=\"%s\" in_flight=%zu reason=\"%s\"",
         connection->options.application, connection->pipeline.in_flight,
         kept_reason ? kept_reason : "");
+    bool was_given_up = connection->is_given_up;
     forget_session(connection);
     /* What refuses a session soon after it was made would have it made anew without end. */
     bool has_lasted =
@@ -87,7 +89,7 @@ void db_connection_lose(struct db_connection *connection, const char *reason)
     db_connection_enter_handler(connection);
     db_pipeline_answer_lost(&connection->pipeline, kept_reason ? kept_reason : "connection lost");
     free(kept_reason);
-    if (!connection->is_freed && connection->handlers.on_lost)
+    if (!connection->is_freed && !was_given_up && connection->handlers.on_lost)
         connection->handlers.on_lost(connection->userdata);
     if (db_connection_leave_handler(connection))
         schedule_attempt(connection);
@@ -305,11 +307,27 @@ void db_connection_abandon(struct db_connection *connection, const char *reason)
     (void)db_connection_leave_handler(connection);
 }
 
+/* One that is held would leave its backend behind, and the next session another one: it is ended
+ * when its commit is confirmed, and counts as lost from now on. */
+static void give_up_session(struct db_connection *connection)
+{
+    if (connection->is_given_up)
+        return;
+    connection->is_given_up = true;
+    db_connection_enter_handler(connection);
+    db_pipeline_abandon(&connection->pipeline, "reset");
+    if (!connection->is_freed && connection->handlers.on_lost)
+        connection->handlers.on_lost(connection->userdata);
+    (void)db_connection_leave_handler(connection);
+}
+
 void db_connection_reset(struct db_connection *connection)
 {
     if (!connection->session || connection->is_freed)
         return;
     connection->pipeline.is_stopped = true;
-    if (connection->handler_depth == 0)
+    if (connection->is_held)
+        give_up_session(connection);
+    else if (connection->handler_depth == 0)
         db_connection_lose(connection, "reset");
 }

@@ -123,7 +123,8 @@ void db_connection_suspect(struct db_connection *connection);
 MUST_CHECK int db_connection_submit(struct db_connection *connection, struct db_request *request,
     const struct db_step *steps, size_t step_count);
 /* Drops the connection and makes it anew (a session lock was lost, the session is not to be trusted
- * any more). Called by a handler it waits until that has returned. */
+ * any more). Called by a handler it waits until that has returned. One that is held is made anew
+ * when its commit is confirmed; until then it is lost. */
 void db_connection_reset(struct db_connection *connection);
 
 #endif

@@ -33,6 +33,7 @@ struct db_connection {
     int64_t probed_us;         /* when the last probe began or ended */
     int64_t held_since_us;
     bool is_held;
+    bool is_given_up; /* while held: for the caller it is lost already */
     bool is_suspect;
     bool is_pinging;
     struct db_request ping;

@@ -108,7 +108,7 @@ static int64_t probe_when_due(struct db_connection *connection, int64_t now_us)
 
 void db_silence_check(struct db_connection *connection)
 {
-    if (connection->pipeline.is_stopped) {
+    if (connection->pipeline.is_stopped && !connection->is_held) {
         db_connection_lose(connection, "reset");
         return;
     }
