@@ -17,6 +17,7 @@ static void init(void)
     static const struct test_userd_options options = {
         .skips_start = true,
         .has_own_cluster = true,
+        .has_broker = true,
         .database_settings = "statement_timeout_ms = 1000; connect_timeout_ms = 1000;",
     };
     given_userd(&userd, &options);
@@ -97,6 +98,10 @@ Test(standby, away_refuses_writes_keeps_reads_and_piles_up_no_backends)
     test_database_stop_cluster(&standby);
 
     cr_assert(TEST_WAIT_FOR(is_refused_with_the_reason(), TEST_TIMEOUT_MS), "not refused");
+    /* What the relay publishes now, it cannot take out of the outbox. */
+    test_database_execute(&userd.database,
+        "SET synchronous_commit = local;"
+        "INSERT INTO outbox (destination, id_auth, key, value) VALUES (1, 99, '99', '{}')");
     long waiting = count_backends("wait_event = 'SyncRep'");
     long backends = count_backends("true");
     int64_t end_ms = test_now_ms() + WRITES_MS;
@@ -107,6 +112,10 @@ Test(standby, away_refuses_writes_keeps_reads_and_piles_up_no_backends)
         cr_assert_eq(test_userd_health(&userd), TEST_HEALTH_SERVING);
     }
     cr_assert(waiting >= 1);
+    char *log = test_file_read(userd.log_path, NULL);
+    cr_assert(strstr(log, "relay cannot renew its lease") != NULL, "the relay was not held");
+    cr_assert(strstr(log, "database connection lost") == NULL, "a session was dropped");
+    free(log);
     /* The relay's may have come to it a little later; a probe may be there just now. */
     cr_assert(count_backends("wait_event = 'SyncRep'") <= waiting + 1, "backends pile up");
     cr_assert(count_backends("true") <= backends + 2, "%ld backends, and %ld before",
@@ -115,6 +124,7 @@ Test(standby, away_refuses_writes_keeps_reads_and_piles_up_no_backends)
     test_database_start_cluster(&standby);
     cr_assert(TEST_WAIT_FOR(is_renamed("trinity_2"), TEST_TIMEOUT_MS), "not renamed again");
     then_name_is(&userd, 17, "trinity_2");
+    then_database_says(&userd, "SELECT count(*) FROM outbox", "0");
     cr_assert_eq(count_backends("wait_event = 'SyncRep'"), 0);
 }
 
