@@ -31,19 +31,18 @@
 #define FLAG_END_HEADERS    0x4
 #define HEAD_BYTES          9
 #define CANCEL              8
-
-#define OUT_BYTES          ((size_t)256 * 1024) /* what is made at a time, and a call more */
-#define CALL_BYTES_MAX     ((size_t)128 * 1024)
-#define WINDOW_START       65535
-#define WINDOW_MOST        0x7fffffffu
-#define FRAME_MOST         16384
-#define SOURCES_MAX        64
-#define HALF_OPEN_CALLS    990
-#define RESETS_PER_SECOND  4700 /* under limits.cancels_per_second */
-#define COLLIDING_IDS      10000
-#define COLLIDING_AT_ONCE  4
-#define STREAMS_AT_ONCE    90 /* under limits.streams_per_connection */
-#define RECONNECT_PAUSE_US 1000
+#define OUT_BYTES           ((size_t)256 * 1024) /* what is made at a time, and a call more */
+#define CALL_BYTES_MAX      ((size_t)128 * 1024)
+#define WINDOW_START        65535
+#define WINDOW_MOST         0x7fffffffu
+#define FRAME_MOST          16384
+#define SOURCES_MAX         64
+#define HALF_OPEN_CALLS     990
+#define RESETS_PER_SECOND   4700 /* under limits.cancels_per_second */
+#define COLLIDING_IDS       10000
+#define COLLIDING_AT_ONCE   4
+#define STREAMS_AT_ONCE     90 /* under limits.streams_per_connection */
+#define RECONNECT_PAUSE_US  1000
 
 struct client {
     int fd; /* -1: to be connected */
@@ -248,13 +247,14 @@ static const struct kind kinds[] = {
         fill_reflection},
     {"half_open", "/user.User/GetUser", NULL, fill_half_open},
     {"colliding_ids", "/user_post.UserPost/GetByIDs", NULL, fill_colliding},
+    {"many_ids", "/user_post.UserPost/GetByIDs", NULL, fill_colliding},
     {"resets", "/user.User/GetUser", NULL, fill_resets},
     {"made_you_reset", "/user.User/GetUser", NULL, fill_made_you_reset},
     {"idle", "", NULL, NULL},
 };
 
-/* Ids that fall into one place of a table of 2^15 places which multiplies by the golden ratio. */
-static void make_colliding(void)
+/* Ids that meet in a table of 2^15 places which multiplies by the golden ratio; or others. */
+static void make_ids(bool are_colliding)
 {
     flood.colliding = malloc(CALL_BYTES_MAX);
     if (flood.colliding == NULL)
@@ -263,7 +263,8 @@ static void make_colliding(void)
         flood.colliding + 9; /* behind the prefix, the key, and a length of three bytes */
     uint32_t id = 0;
     for (int found = 0; found < COLLIDING_IDS && id < INT32_MAX; id++) {
-        if ((id * UINT64_C(0x9e3779b97f4a7c15) >> 32 & 0x7fff) != 0)
+        if (are_colliding ? (id * UINT64_C(0x9e3779b97f4a7c15) >> 32 & 0x7fff) != 0
+                          : id % 32771 != 0)
             continue;
         found++;
         uint32_t rest = id;
@@ -453,9 +454,8 @@ static struct sockaddr_in parse_address(char *text)
 
 static void parse_sources(char *text)
 {
-    char *rest = NULL;
-    for (char *one = strtok_r(text, ",", &rest); one != NULL && flood.source_count < SOURCES_MAX;
-         one = strtok_r(NULL, ",", &rest))
+    for (char *one = strtok(text, ","); one != NULL && flood.source_count < SOURCES_MAX;
+         one = strtok(NULL, ","))
         flood.sources[flood.source_count++] = parse_address(one);
 }
 
@@ -475,7 +475,7 @@ int main(int argc, char **argv)
     double seconds = strtod(argv[4], NULL);
     parse_sources(argv[5]);
     if (flood.kind->fill == fill_colliding)
-        make_colliding();
+        make_ids(strcmp(argv[1], "colliding_ids") == 0);
     struct client *clients = calloc(count, sizeof(*clients));
     struct pollfd *waits = calloc(count, sizeof(*waits));
     for (size_t i = 0; clients != NULL && i < count; i++) {
