@@ -7,6 +7,10 @@
 
 #include "worker/rpc/rpc_reader.h"
 
+/* For the linker, which takes this file for its sake. */
+extern const int rpc_recvmsg_anchor;
+const int rpc_recvmsg_anchor = 1;
+
 __attribute__((visibility("default"))) ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
     /* The error queue holds none of the client's bytes, and another thread may read those
