@@ -7,7 +7,8 @@
 
 #include "common/log.h"
 
-static char *format_text(const char *format, va_list arguments)
+__attribute__((format(printf, 1, 0))) static char *format_text(
+    const char *format, va_list arguments)
 {
     char text[PROCESS_VERDICT_TEXT_SIZE];
     (void)vsnprintf(text, sizeof(text), format, arguments);

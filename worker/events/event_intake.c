@@ -417,7 +417,8 @@ static void on_positions(
     struct intake_positions *asked = question->userdata;
     struct event_intake *intake = asked->intake;
     size_t count = positions == NULL ? 0 : positions->position_count;
-    Userd__Ipc__PositionResult result = USERD__IPC__POSITION_RESULT__INIT;
+    Userd__Ipc__PositionResult result;
+    userd__ipc__position_result__init(&result);
     Userd__Ipc__Position *values = calloc(count + 1, sizeof(*values));
     Userd__Ipc__RecordMark *marks = calloc(count + 1, sizeof(*marks));
     Userd__Ipc__Position **pointers = calloc(count + 1, sizeof(Userd__Ipc__Position *));
