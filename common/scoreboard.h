@@ -88,6 +88,8 @@ struct scoreboard_slot {
     _Atomic uint64_t calls_cancelled; /* client gone while queued: never reached the database */
     _Atomic uint64_t connections_reset; /* worker: for what their clients did */
     _Atomic uint64_t connections_idle;  /* worker: told to go because they were idle */
+    _Atomic uint64_t connections_open;  /* worker: reset, or told to go, for requests not sent */
+    _Atomic uint64_t open_requests;     /* worker: that have begun and are not here, now */
     /* worker: the database's side */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t batches;
     _Atomic uint64_t batched_requests;

@@ -84,8 +84,10 @@ static const struct setting_row table[] = {
     INTEGER("limits.unread_timeout_ms", limits.unread_timeout_ms, WORKER, 15000, 100, 3600000),
     INTEGER("limits.cancels_per_second", limits.cancels_per_second, WORKER, 5000, 0, 10000000),
     INTEGER("limits.one_way_bytes", limits.one_way_bytes, WORKER, 256 * KIB, 0, 1024 * MIB),
-    INTEGER(
-        "limits.streams_per_connection", limits.streams_per_connection, WORKER, 1000, 1, 100000),
+    INTEGER("limits.streams_per_connection", limits.streams_per_connection, WORKER, 100, 1, 100000),
+    INTEGER("limits.open_requests", limits.open_requests, WORKER, 4000, 64, 1000000),
+    INTEGER("limits.request_timeout_ms", limits.request_timeout_ms, WORKER, 30000, 0, 3600000),
+    INTEGER("limits.settings_per_second", limits.settings_per_second, WORKER, 100, 0, 1000000),
     INTEGER("limits.connections", limits.connections, MASTER | WORKER, 10000, 1, 1000000),
     INTEGER(
         "limits.connections_per_address", limits.connections_per_address, MASTER, 1000, 1, 1000000),

@@ -88,6 +88,9 @@ struct settings {
         int cancels_per_second;
         int one_way_bytes;
         int streams_per_connection;
+        int open_requests;
+        int request_timeout_ms;
+        int settings_per_second;
         int connections;
         int connections_per_address;
         int connection_rate_per_address;

@@ -229,6 +229,8 @@ static int set_activity(json_t *object, uint64_t connections, const struct statu
     result |= set_count(object, "connections", connections);
     result |= set_count(object, "connections_reset", work->connections_reset);
     result |= set_count(object, "connections_idle", work->connections_idle);
+    result |= set_count(object, "connections_open", work->connections_open);
+    result |= set_count(object, "open_requests", work->open_requests);
     result |= set(object, "calls", call_object);
     result |= set_count(object, "batches", work->batches);
     result |= set_count(object, "batched_requests", work->batched_requests);

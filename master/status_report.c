@@ -68,6 +68,8 @@ static void read_worker(
             .cancelled = get(&slot->calls_cancelled)},
         .work = {.connections_reset = get(&slot->connections_reset),
             .connections_idle = get(&slot->connections_idle),
+            .connections_open = get(&slot->connections_open),
+            .open_requests = get(&slot->open_requests),
             .batches = get(&slot->batches),
             .batched_requests = get(&slot->batched_requests),
             .questions_waiting = get(&slot->questions_waiting),
@@ -135,6 +137,8 @@ static void add_work(struct status_work *total, const struct status_work *part)
 {
     total->connections_reset += part->connections_reset;
     total->connections_idle += part->connections_idle;
+    total->connections_open += part->connections_open;
+    total->open_requests += part->open_requests;
     total->batches += part->batches;
     total->batched_requests += part->batched_requests;
     total->outbox_published += part->outbox_published;

@@ -27,6 +27,8 @@ struct status_calls {
 struct status_work {
     uint64_t connections_reset; /* for what their clients did */
     uint64_t connections_idle;  /* told to go because they were idle */
+    uint64_t connections_open;  /* reset or told to go for requests that did not come */
+    uint64_t open_requests;     /* that have begun and are not here */
     uint64_t batches;
     uint64_t batched_requests;
     uint64_t outbox_published;

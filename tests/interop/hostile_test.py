@@ -31,7 +31,7 @@ GET_USER = "/user.User/GetUser"
 GET_BY_IDS = "/user_post.UserPost/GetByIDs"
 WATCH = "/grpc.health.v1.Health/Watch"
 SERVING = b"\x08\x01"
-LIMITS = "limits = { queued_calls = 400; unread_timeout_ms = 3000; };"
+LIMITS = "limits = { streams_per_connection = 1000; queued_calls = 400; unread_timeout_ms = 3000; };"
 
 
 def first_answer(stream):

@@ -24,6 +24,7 @@
 #include "common/keyed_hash.h"
 #include "common/settings.h"
 #include "worker/rpc/rpc_allowance.h"
+#include "worker/rpc/rpc_open_limit.h"
 
 #define RPC_ACCOUNT_BUCKETS  4096
 #define RPC_ACCOUNT_KEPT_MAX 4096 /* that nobody refers to */
@@ -44,6 +45,7 @@ struct rpc_account {
     _Atomic uint64_t banned_until_us; /* CLOCK_MONOTONIC; loop thread */
     struct rpc_allowance cancels;     /* watch thread */
     struct rpc_recent recent;         /* likewise: cancels lately */
+    struct rpc_open_totals open;      /* guarded by the watch's lock: of its connections */
 };
 
 struct rpc_account_offence {

@@ -1,6 +1,7 @@
 #include "worker/rpc/rpc_budget.h"
 
 #include "common/monotonic_clock.h"
+#include "worker/rpc/rpc_allowance.h"
 
 /* A hundred thousand calls a second on one connection: more than a worker can answer. */
 #define HEADERS_IN_WINDOW 10000
@@ -33,9 +34,9 @@ static uint64_t growth(uint64_t now, uint64_t before)
 
 /* Fills with `in`, empties by `out` and by what has leaked. */
 static void fill(
-    uint64_t *level, uint64_t in, uint64_t out, uint64_t per_second, uint64_t passed_us)
+    uint64_t *level, uint64_t in, uint64_t out_millionths, uint64_t per_second, uint64_t passed_us)
 {
-    uint64_t gone = out * MILLIONTHS + per_second * passed_us;
+    uint64_t gone = out_millionths + per_second * passed_us;
     *level = growth(*level + in * MILLIONTHS, gone);
 }
 
@@ -51,8 +52,10 @@ enum rpc_budget_verdict rpc_budget_judge(struct rpc_budget *budget,
         budget->window_headers = 0;
     }
     budget->window_headers += headers;
-    fill(&budget->calls_level, headers, answered, limits->calls_per_second, passed_us);
-    fill(&budget->messages_level, messages, headers, limits->messages_per_second, passed_us);
+    uint64_t paid = answered * MILLIONTHS + answered * MILLIONTHS / RPC_ALLOWANCE_USEFUL_FOR_ONE;
+    fill(&budget->calls_level, headers, paid, limits->calls_per_second, passed_us);
+    fill(&budget->messages_level, messages, headers * MILLIONTHS, limits->messages_per_second,
+        passed_us);
     budget->then_us = sample->now_us;
     budget->headers = sample->headers;
     budget->messages = sample->messages;

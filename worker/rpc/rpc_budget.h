@@ -1,7 +1,8 @@
 /* What a connection may send, whatever becomes of it: HEADERS frames, and messages of streams.
  *
  * Three rules. (1) No connection sends more HEADERS in a tenth of a second than any client has
- * calls. (2) Of the calls that it opens, those that are answered cost it nothing. All others (taken
+ * calls. (2) Of the calls that it opens, those that are answered cost it nothing, and each four of
+ * them pay for one that is not (rpc_allowance.h). All others (taken
  * back, expired, refused by the C core, ended for an error, without a message) go into a leaking
  * bucket. (3) So do the messages beyond one for each call.
  *

@@ -24,6 +24,9 @@
 #define DECODE_GROWTH      4
 #define DECODE_EXTRA_BYTES ((size_t)1024 * 1024)
 
+/* A client that gives a call less time than this does not want its answer. */
+#define PATIENCE_US 20000
+
 /* The hint of gRPC's retry design (A6): not before so many milliseconds. */
 #define RETRY_PUSHBACK_MS "200"
 
@@ -147,10 +150,13 @@ static void release_call(struct rpc_call *call)
     rpc_meter_add(call->method->row, call->status, call->answered_us - call->begun_us);
     if (call->is_late)
         atomic_fetch_sub_explicit(&call->pool->late, 1, memory_order_relaxed);
-    /* A deadline that has passed is a cancellation too, but no ill will. */
-    if (call->was_cancelled == 0)
+    /* A deadline that has passed is a cancellation too, but no ill will; that of a call which
+     * waited here for a while has passed because we are slow. */
+    uint64_t now_us = call->was_cancelled == 0 ? 0 : monotonic_clock_us();
+    bool has_expired = (uint64_t)call->deadline_us <= now_us;
+    if (call->was_cancelled == 0 || (has_expired && now_us - call->begun_us > PATIENCE_US))
         rpc_peer_add_served(call->peer);
-    else if ((uint64_t)call->deadline_us > monotonic_clock_us())
+    else if (!has_expired)
         rpc_peer_add_cancelled(call->peer);
     rpc_peer_add_finished(call->peer, call->reply_bytes);
     rpc_peer_release(call->peer);

@@ -1,5 +1,6 @@
 #include "worker/rpc/rpc_frames.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define PREFACE_BYTES 24 /* RFC 9113, section 3.4 */
@@ -14,6 +15,11 @@
 #define FLAG_END_STREAM    0x1
 #define FLAG_END_HEADERS   0x4
 
+/* Who opens so many streams for each that he takes back has most of them answered. */
+#define HEADERS_FOR_RESET 5
+
+#define SETTINGS_BYTES 60 /* ten parameters: no client sends more of them in a frame */
+
 void rpc_frames_init(struct rpc_frames *frames)
 {
     *frames = (struct rpc_frames){.skip = PREFACE_BYTES};
@@ -22,6 +28,7 @@ void rpc_frames_init(struct rpc_frames *frames)
 void rpc_frames_cleanup(struct rpc_frames *frames)
 {
     rpc_messages_cleanup(&frames->messages);
+    rpc_open_requests_cleanup(&frames->open);
 }
 
 /* Judged by what the head promises: nothing of a frame too many reaches the C core's parser. */
@@ -37,6 +44,36 @@ static enum rpc_frames_verdict add_to_block(
     return RPC_FRAMES_FINE;
 }
 
+static uint32_t length_of(const uint8_t *head)
+{
+    return (uint32_t)head[0] << 16 | (uint32_t)head[1] << 8 | head[2];
+}
+
+static uint32_t stream_of(const uint8_t *head)
+{
+    return (uint32_t)(head[5] & 0x7f) << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 |
+           head[8];
+}
+
+/* A stream whose request is to come, unless this is its end. */
+static enum rpc_frames_verdict begin_request(
+    struct rpc_frames *frames, const struct rpc_frames_limits *limits)
+{
+    uint32_t stream = stream_of(frames->head);
+    if ((frames->head[4] & FLAG_END_STREAM) != 0) {
+        rpc_open_requests_end(&frames->open, stream);
+        return RPC_FRAMES_FINE;
+    }
+    switch (rpc_open_requests_begin(&frames->open, stream, limits->open_requests, frames->now_ms)) {
+    case 0:
+        return RPC_FRAMES_FINE;
+    case -ENOSPC:
+        return RPC_FRAMES_OPEN_REQUESTS;
+    default:
+        return RPC_FRAMES_MEMORY;
+    }
+}
+
 static enum rpc_frames_verdict begin_block(
     struct rpc_frames *frames, const struct rpc_frames_limits *limits, uint32_t length)
 {
@@ -45,13 +82,17 @@ static enum rpc_frames_verdict begin_block(
     frames->headers++;
     if (!frames->has_acknowledged && ++frames->streams > limits->streams)
         return RPC_FRAMES_STREAMS;
-    return add_to_block(frames, limits, length);
+    enum rpc_frames_verdict verdict = begin_request(frames, limits);
+    return verdict == RPC_FRAMES_FINE ? add_to_block(frames, limits, length) : verdict;
 }
 
-static uint32_t stream_of(const uint8_t *head)
+/* Each is answered, and each of its parameters is worked through. */
+static enum rpc_frames_verdict add_settings(
+    struct rpc_frames *frames, const struct rpc_frames_limits *limits, uint32_t length)
 {
-    return (uint32_t)(head[5] & 0x7f) << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 |
-           head[8];
+    frames->settings += 1 + length / SETTINGS_BYTES;
+    return limits->settings > 0 && frames->settings > limits->settings ? RPC_FRAMES_SETTINGS
+                                                                       : RPC_FRAMES_FINE;
 }
 
 /* All of a frame's contents have come. */
@@ -62,6 +103,13 @@ static enum rpc_frames_verdict end_frame(
         return RPC_FRAMES_FINE;
     frames->is_data = false;
     bool is_last = (frames->head[4] & FLAG_END_STREAM) != 0;
+    uint32_t stream = stream_of(frames->head);
+    uint32_t length = length_of(frames->head);
+    /* A frame that has contents and ends between two messages has ended one. */
+    if (is_last || (length > 0 && frames->messages.now.prefix == 0))
+        rpc_open_requests_end(&frames->open, stream);
+    else
+        rpc_open_requests_add(&frames->open, stream, length);
     return rpc_messages_end_frame(&frames->messages, is_last, limits->half_messages) == 0
                ? RPC_FRAMES_FINE
                : RPC_FRAMES_MEMORY;
@@ -71,7 +119,7 @@ static enum rpc_frames_verdict read_head(
     struct rpc_frames *frames, const struct rpc_frames_limits *limits)
 {
     const uint8_t *head = frames->head;
-    uint32_t length = (uint32_t)head[0] << 16 | (uint32_t)head[1] << 8 | head[2];
+    uint32_t length = length_of(head);
     frames->skip = length;
     frames->head_length = 0;
     if (head[3] == FRAME_HEADERS)
@@ -86,9 +134,14 @@ static enum rpc_frames_verdict read_head(
     }
     if (head[3] == FRAME_SETTINGS && (head[4] & FLAG_ACK) != 0)
         frames->has_acknowledged = true;
+    else if (head[3] == FRAME_SETTINGS)
+        return add_settings(frames, limits, length);
     if (head[3] == FRAME_RST_STREAM) {
         rpc_messages_forget(&frames->messages, stream_of(head));
-        if (limits->resets > 0 && ++frames->resets > limits->resets)
+        rpc_open_requests_end(&frames->open, stream_of(head));
+        uint64_t allowed =
+            limits->resets + (frames->headers - frames->headers_then) / HEADERS_FOR_RESET;
+        if (limits->resets > 0 && ++frames->resets > allowed)
             return RPC_FRAMES_RESETS;
     }
     return RPC_FRAMES_FINE;
@@ -136,6 +189,8 @@ const char *rpc_frames_verdict_name(enum rpc_frames_verdict verdict)
         [RPC_FRAMES_STREAMS] = "streams",
         [RPC_FRAMES_RESETS] = "resets",
         [RPC_FRAMES_MESSAGE_FLAG] = "message_flag",
+        [RPC_FRAMES_SETTINGS] = "settings",
+        [RPC_FRAMES_OPEN_REQUESTS] = "open_requests",
         [RPC_FRAMES_MEMORY] = "memory",
     };
     return names[verdict];

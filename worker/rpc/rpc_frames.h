@@ -14,14 +14,17 @@
 
 #include "common/attributes.h"
 #include "worker/rpc/rpc_messages.h"
+#include "worker/rpc/rpc_open_requests.h"
 
 #define RPC_FRAMES_HEAD_BYTES 9
 
 struct rpc_frames_limits {
-    uint32_t block_bytes;  /* of a header block as it is sent */
-    uint32_t block_frames; /* HEADERS and its CONTINUATIONs */
-    uint32_t streams;      /* before our settings are acknowledged */
-    uint32_t resets;       /* RST_STREAM before the count begins anew; 0: any number */
+    uint32_t block_bytes;   /* of a header block as it is sent */
+    uint32_t block_frames;  /* HEADERS and its CONTINUATIONs */
+    uint32_t streams;       /* before our settings are acknowledged */
+    uint32_t resets;        /* RST_STREAM before the count begins anew; 0: any number */
+    uint32_t settings;      /* SETTINGS before the count begins anew; 0: any number */
+    uint32_t open_requests; /* streams without a whole message (rpc_open_requests.h) */
     uint32_t
         half_messages; /* streams that are remembered with a message of which a part has come */
 };
@@ -32,7 +35,9 @@ enum rpc_frames_verdict {
     RPC_FRAMES_STREAMS,
     RPC_FRAMES_RESETS,
     RPC_FRAMES_MESSAGE_FLAG, /* neither 0 nor 1: the C core would execute an empty message */
-    RPC_FRAMES_MEMORY,       /* none is left to follow the connection with */
+    RPC_FRAMES_SETTINGS,
+    RPC_FRAMES_OPEN_REQUESTS,
+    RPC_FRAMES_MEMORY, /* none is left to follow the connection with */
 };
 
 /* How far a connection has got. */
@@ -41,11 +46,15 @@ struct rpc_frames {
     uint32_t block_bytes;
     uint32_t block_frames; /* of the block that is open; 0: none is */
     uint32_t streams;
-    uint32_t resets; /* the caller may set it to 0 at any time */
+    uint32_t resets;   /* the caller may set it to 0 at any time */
+    uint32_t settings; /* likewise */
     bool has_acknowledged;
-    bool is_data;     /* the frame whose contents are to come is DATA */
-    uint64_t headers; /* HEADERS frames, so far */
+    bool is_data;          /* the frame whose contents are to come is DATA */
+    uint64_t headers;      /* HEADERS frames, so far */
+    uint64_t headers_then; /* when the caller began to count resets */
     struct rpc_messages messages;
+    struct rpc_open_requests open;
+    uint32_t now_ms;     /* the caller's clock, for what is in `open`; goes round */
     uint8_t head_length; /* the part of `head` that has come */
     uint8_t head[RPC_FRAMES_HEAD_BYTES];
 };

@@ -10,6 +10,7 @@
 
 #include "common/file_descriptor.h"
 #include "common/monotonic_clock.h"
+#include "worker/rpc/rpc_allowance.h"
 
 /* A client that sends DATA has room for 64 KiB (rpc_core.c) until it is told of more, which takes
  * 13 bytes; an answer takes more than that. What is not DATA and brings no call gets nothing. Only
@@ -30,9 +31,17 @@
 /* A client that acknowledges our settings keeps to their number of streams; what it has taken back
  * or seen expire may be under way here for a moment longer. */
 #define CALLS_FOR_STREAM 4
+/* While the database stands still, all calls expire, and a client makes others in their place. */
+#define CALLS_MIN 4000
 /* All that it has under way may be taken back at once, and again. */
 #define CANCELS_FOR_STREAM 2
 #define MILLIONTHS         UINT64_C(1000000)
+
+static uint64_t calls_limit(uint64_t streams)
+{
+    uint64_t calls = streams * CALLS_FOR_STREAM;
+    return calls > CALLS_MIN ? calls : CALLS_MIN;
+}
 
 struct rpc_guard_rules rpc_guard_rules_of(const struct settings *settings)
 {
@@ -41,7 +50,7 @@ struct rpc_guard_rules rpc_guard_rules_of(const struct settings *settings)
         .message_bytes = (uint64_t)settings->limits.message_bytes,
         .cancels_per_second = (uint64_t)settings->limits.cancels_per_second,
         .cancel_burst = (uint64_t)settings->limits.streams_per_connection * CANCELS_FOR_STREAM,
-        .calls = (uint64_t)settings->limits.streams_per_connection * CALLS_FOR_STREAM,
+        .calls = calls_limit((uint64_t)settings->limits.streams_per_connection),
         .unread_timeout_us =
             (uint64_t)settings->limits.unread_timeout_ms * MONOTONIC_CLOCK_US_PER_MS,
     };
@@ -126,6 +135,10 @@ static bool cancels_too_much(struct rpc_guard *guard, const struct rpc_guard_rul
     /* In millionths: looks come so often that a small rate leaks less than one in between. */
     guard->cancel_level += growth(sample->cancelled, guard->last.cancelled) * MILLIONTHS;
     leak(&guard->cancel_level, rules->cancels_per_second * passed_us);
+    /* So many answered calls pay for one (rpc_allowance.h). */
+    uint64_t finished = growth(sample->finished, guard->last.finished);
+    leak(&guard->cancel_level, growth(finished, growth(sample->cancelled, guard->last.cancelled)) *
+                                   MILLIONTHS / RPC_ALLOWANCE_USEFUL_FOR_ONE);
     return rules->cancels_per_second > 0 && guard->cancel_level > rules->cancel_burst * MILLIONTHS;
 }
 

@@ -126,8 +126,10 @@ struct rpc_peer *rpc_peer_open(struct rpc_peer_set *set, uint32_t listener, cons
     struct rpc_peer *peer = take_free(set);
     if (peer != NULL) {
         uint32_t number = peer->number;
+        uint16_t serial = (uint16_t)(peer->serial + 1);
         memset((void *)peer, 0, sizeof(*peer));
         peer->number = number;
+        peer->serial = serial;
         peer->set = set;
         peer->listener = listener;
         (void)snprintf(peer->name, sizeof(peer->name), "%s", name);
@@ -190,6 +192,36 @@ void rpc_peer_release(struct rpc_peer *peer)
     peer->next = set->free_peers;
     set->free_peers = peer;
     (void)pthread_mutex_unlock(&set->lock);
+}
+
+/* ---- what is to come ---- */
+
+/* 16 bits of the serial, 16 of the units, 32 of the time. */
+#define SERIAL_SHIFT 48
+#define UNITS_SHIFT  32
+#define UNITS_MAX    UINT16_MAX
+
+void rpc_peer_say_open(
+    struct rpc_peer *peer, uint16_t serial, struct rpc_peer_open open, uint64_t headers)
+{
+    uint64_t units = open.units < UNITS_MAX ? open.units : UNITS_MAX;
+    if (serial != peer->serial)
+        return;
+    atomic_store_explicit(&peer->open_requests,
+        (uint64_t)serial << SERIAL_SHIFT | units << UNITS_SHIFT | open.since_ms,
+        memory_order_relaxed);
+    atomic_store_explicit(&peer->headers, headers, memory_order_relaxed);
+}
+
+struct rpc_peer_open rpc_peer_says_open(const struct rpc_peer *peer)
+{
+    uint64_t packed = atomic_load_explicit(&peer->open_requests, memory_order_relaxed);
+    if (packed >> SERIAL_SHIFT != peer->serial)
+        return (struct rpc_peer_open){0};
+    return (struct rpc_peer_open){
+        .units = (uint32_t)(packed >> UNITS_SHIFT) & UNITS_MAX,
+        .since_ms = (uint32_t)packed,
+    };
 }
 
 /* ---- what is held ---- */

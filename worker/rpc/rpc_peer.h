@@ -50,7 +50,17 @@ struct rpc_peer {
     uint32_t listener;
     atomic_uint streams;         /* that are open; written by the rpc thread */
     struct rpc_account *account; /* owned: of its address, until rpc_peer_close(); may be NULL */
+    uint16_t serial; /* of the connections that this object has been; see rpc_peer_says_open() */
+    _Atomic uint64_t open_requests; /* packed; written by who reads the connection */
+    _Atomic uint64_t headers;       /* frames; likewise */
     char name[RPC_PEER_NAME_BYTES];
+};
+
+/* What is to come of requests whose HEADERS are here, as the reader of the connection says it: how
+ * many there are, in units (rpc_open_limit.h), and since when the oldest is. */
+struct rpc_peer_open {
+    uint32_t units;
+    uint32_t since_ms; /* CLOCK_MONOTONIC in ms; goes round */
 };
 
 /* One for each worker. */
@@ -84,6 +94,13 @@ void rpc_peer_close(struct rpc_peer *peer);
 struct rpc_peer *rpc_peer_find(struct rpc_peer_set *set, uint32_t listener, const char *name);
 struct rpc_peer *rpc_peer_of_call(struct rpc_peer_set *set, uint32_t listener, grpc_call *call);
 void rpc_peer_release(struct rpc_peer *peer);
+
+/* Who reads a connection may be late: its object may be another connection's by then. `serial` is
+ * the one that the object had when the reader was told of it. Any thread. */
+void rpc_peer_say_open(
+    struct rpc_peer *peer, uint16_t serial, struct rpc_peer_open open, uint64_t headers);
+/* What was said of the present connection. */
+struct rpc_peer_open rpc_peer_says_open(const struct rpc_peer *peer);
 
 /* ---- the steps of a call ---- */
 

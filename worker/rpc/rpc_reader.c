@@ -15,6 +15,7 @@
 #include "worker/rpc/rpc_core.h"
 #include "worker/rpc/rpc_frames.h"
 #include "worker/rpc/rpc_guard.h"
+#include "worker/rpc/rpc_open_limit.h"
 #include "worker/rpc/rpc_peer.h"
 
 /* Who keeps to the size that we tell (RPC_CORE_METADATA_BYTES) needs less than that, since packing
@@ -30,9 +31,16 @@
 /* Of streams that are taken back, which the C core holds for a while longer: all that a client may
  * have, and once more, and its rate's part, is what it may take back at a time, whether or not
  * their deadlines have passed. What it takes back by and by is judged with them (rpc_guard.c). */
-#define RESETS_FOR_STREAM 2
-#define WINDOWS_OF_SECOND 10
-#define RESETS_WINDOW_US  (1000000 / WINDOWS_OF_SECOND)
+#define RESETS_FOR_STREAM  2
+#define WINDOWS_OF_SECOND  10
+#define SETTINGS_WINDOW_US 1000000
+
+/* What the watch cannot wait for: all open requests, and those that begin in a short while, since
+ * the C core needs longer to end one than a client to begin it. So many of the limit; who has few
+ * is let alone. */
+#define OPEN_WINDOW_US   100000
+#define OPEN_FOR_WINDOW  4
+#define RESETS_WINDOW_US (1000000 / WINDOWS_OF_SECOND)
 
 #define FDS_MAX          262144 /* what is not used takes no memory */
 #define LINES_PER_SECOND 5
@@ -52,8 +60,11 @@ struct reader {
     uint64_t window_us; /* when the count of resets began */
     uint32_t listener;
     bool has_read;
-    const struct rpc_peer *peer; /* NULL: not known */
-    const struct turn *turn;     /* the thread that read it last; NULL: a new turn begins */
+    struct rpc_peer *peer; /* NULL: not known */
+    uint16_t peer_serial;
+    uint32_t open_units;     /* as they were said last */
+    uint64_t settings_us;    /* when the count of SETTINGS began */
+    const struct turn *turn; /* the thread that read it last; NULL: a new turn begins */
     uint64_t turn_number;
     uint64_t turn_us; /* when it began with this connection */
     struct rpc_frames frames;
@@ -64,6 +75,10 @@ struct reader {
 static struct reader_table {
     struct rpc_frames_limits limits;
     struct rpc_budget_limits budget_limits;
+    struct rpc_open_limits open_limits;
+    _Atomic uint64_t open;            /* units of all connections that the C core has not ended */
+    _Atomic uint64_t open_window_us;  /* when the next one began, */
+    _Atomic uint64_t open_window_new; /* units that have come in it */
     struct scoreboard_slot *slot;
     struct rpc_account_set *accounts; /* NULL: nobody is told of who was reset */
     size_t count;
@@ -155,7 +170,14 @@ static enum rpc_frames_verdict follow_frames(
     enum rpc_frames_verdict verdict = RPC_FRAMES_FINE;
     if (reader->frames.resets > 0 && now_us - reader->window_us >= RESETS_WINDOW_US)
         reader->frames.resets = 0;
+    if (reader->frames.settings > 0 && now_us - reader->settings_us >= SETTINGS_WINDOW_US) {
+        reader->frames.settings = 0;
+        reader->settings_us = now_us;
+    }
+    reader->frames.now_ms = (uint32_t)(now_us / MONOTONIC_CLOCK_US_PER_MS);
     bool is_first = reader->frames.resets == 0;
+    if (is_first)
+        reader->frames.headers_then = reader->frames.headers;
     for (size_t i = 0; i < message->msg_iovlen && length > 0 && verdict == RPC_FRAMES_FINE; i++) {
         const struct iovec *part = &message->msg_iov[i];
         size_t taken = part->iov_len < length ? part->iov_len : length;
@@ -184,6 +206,54 @@ static enum rpc_budget_verdict judge_budget(struct reader *reader, uint64_t now_
     return rpc_budget_judge(&reader->budget, &table.budget_limits, &sample);
 }
 
+static uint64_t change_open(struct reader *reader, uint32_t units)
+{
+    uint64_t more = (uint64_t)units - reader->open_units; /* goes round where it is less */
+    reader->open_units = units;
+    return atomic_fetch_add_explicit(&table.open, more, memory_order_relaxed) + more;
+}
+
+/* So many more units have come: whether there are too many for one while. Threads that begin it
+ * anew at once lose some of their counts. */
+static bool is_window_full(uint64_t more, uint64_t now_us)
+{
+    uint64_t since_us = atomic_load_explicit(&table.open_window_us, memory_order_relaxed);
+    if (now_us - since_us >= OPEN_WINDOW_US) {
+        atomic_store_explicit(&table.open_window_us, now_us, memory_order_relaxed);
+        atomic_store_explicit(&table.open_window_new, 0, memory_order_relaxed);
+    }
+    uint64_t before = atomic_fetch_add_explicit(&table.open_window_new, more, memory_order_relaxed);
+    return before + more > table.open_limits.units / OPEN_FOR_WINDOW;
+}
+
+/* Says what has changed to the watch, which judges it. Mostly nothing has: a request comes whole.
+ * False: there are so many that this cannot wait. */
+static bool say_open(struct reader *reader, uint64_t now_us)
+{
+    const struct rpc_open_requests *open = &reader->frames.open;
+    struct rpc_peer_open said = {
+        .units = rpc_open_units(&table.open_limits, open->count, open->bytes),
+    };
+    if (said.units > 0)
+        said.since_ms = rpc_open_requests_oldest_ms(open);
+    uint32_t before = reader->open_units;
+    uint64_t all = said.units == before ? 0 : change_open(reader, said.units);
+    if (reader->peer != NULL)
+        rpc_peer_say_open(reader->peer, reader->peer_serial, said, reader->frames.headers);
+    if (said.units <= before)
+        return true;
+    bool is_full = is_window_full(said.units - before, now_us);
+    return said.units < RPC_OPEN_LIMIT_FEW || (all <= table.open_limits.units && !is_full);
+}
+
+/* The C core learns now that the connection has ended, and lets go of all that it had of it. */
+static void end_reading(struct reader *reader)
+{
+    reader->cookie = 0;
+    (void)change_open(reader, 0);
+    rpc_frames_cleanup(&reader->frames);
+}
+
 /* NULL: nothing is wrong; otherwise for what the connection is to be reset. */
 static const char *judge(
     struct reader *reader, const struct msghdr *message, size_t length, uint64_t now_us)
@@ -194,6 +264,10 @@ static const char *judge(
     enum rpc_budget_verdict budget = judge_budget(reader, now_us);
     if (budget != RPC_BUDGET_FINE)
         return rpc_budget_verdict_name(budget);
+    if (!say_open(reader, now_us)) {
+        atomic_fetch_add_explicit(&table.slot->connections_open, 1, memory_order_relaxed);
+        return rpc_open_verdict_name(RPC_OPEN_OF_WORKER);
+    }
     return NULL;
 }
 
@@ -223,8 +297,7 @@ static ssize_t judge_read(
         return length;
     /* The descriptor may be another socket's by now, which we were not told of. */
     bool is_same = reader->cookie == cookie_of(fd);
-    reader->cookie = 0;
-    rpc_frames_cleanup(&reader->frames);
+    end_reading(reader);
     if (!is_same)
         return length;
     end_connection(fd, reader, reason);
@@ -242,7 +315,14 @@ ssize_t rpc_reader_receive(int fd, struct msghdr *message, int flags)
         return -1;
     }
     ssize_t length = syscall(SYS_recvmsg, fd, message, flags);
-    return length > 0 ? judge_read(fd, reader, message, length, now_us) : length;
+    if (length > 0)
+        return judge_read(fd, reader, message, length, now_us);
+    if (length == 0 || (errno != EAGAIN && errno != EINTR)) {
+        int error = errno;
+        end_reading(reader);
+        errno = error;
+    }
+    return length;
 }
 
 bool rpc_reader_follows(int fd)
@@ -252,17 +332,18 @@ bool rpc_reader_follows(int fd)
 
 /* ---- for the callers ---- */
 
-void rpc_reader_add(int fd, uint32_t listener, const struct rpc_peer *peer)
+void rpc_reader_add(int fd, uint32_t listener, struct rpc_peer *peer)
 {
     if ((size_t)fd >= table.count)
         return;
     struct reader *reader = &table.readers[fd];
-    rpc_frames_cleanup(&reader->frames); /* of the descriptor's connection before this one */
+    end_reading(reader); /* of the descriptor's connection before this one */
     /* Peer 0 is many connections'. */
     *reader = (struct reader){
         .cookie = cookie_of(fd),
         .listener = listener,
         .peer = peer != NULL && peer->number != 0 ? peer : NULL,
+        .peer_serial = peer != NULL ? peer->serial : 0,
     };
     rpc_frames_init(&reader->frames);
     if ((size_t)fd >= table.used)
@@ -298,10 +379,13 @@ int rpc_reader_open(const struct settings *settings, struct scoreboard_slot *slo
                 .block_frames = BLOCK_FRAMES,
                 .streams = (uint32_t)settings->limits.streams_per_connection,
                 .resets = resets_limit(settings),
+                .settings = (uint32_t)settings->limits.settings_per_second,
+                .open_requests = rpc_open_limits_of(settings).of_connection,
                 .half_messages =
                     (uint32_t)settings->limits.streams_per_connection * HALF_MESSAGES_FOR_STREAM,
             },
         .budget_limits = rpc_budget_limits_of(settings),
+        .open_limits = rpc_open_limits_of(settings),
         .slot = slot,
         .count = count,
         .readers = readers,

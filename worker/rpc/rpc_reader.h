@@ -36,7 +36,7 @@ void rpc_reader_set_accounts(struct rpc_account_set *accounts);
 void rpc_reader_close(void);
 /* The C core is about to get this connection, which has not been read from. Its calls are counted
  * at `peer`, which is looked at until rpc_reader_close(); NULL: nowhere. Loop thread. */
-void rpc_reader_add(int fd, uint32_t listener, const struct rpc_peer *peer);
+void rpc_reader_add(int fd, uint32_t listener, struct rpc_peer *peer);
 
 /* Bytes of it have passed here. For rpc_reader_check.h. */
 bool rpc_reader_has_read(int fd);

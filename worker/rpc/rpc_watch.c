@@ -15,6 +15,8 @@
 #include "worker/rpc/rpc_account.h"
 #include "worker/rpc/rpc_guard.h"
 #include "worker/rpc/rpc_idle.h"
+#include "worker/rpc/rpc_memory.h"
+#include "worker/rpc/rpc_open_limit.h"
 
 #define LOOK_INTERVAL_US  ((uint64_t)10 * MONOTONIC_CLOCK_US_PER_MS)
 #define LOOK_US_FOR_EACH  50 /* with many: a fortieth of a core at most */
@@ -43,12 +45,17 @@ struct rpc_watch_entry {
     struct rpc_peer *peer;  /* the caller's */
     struct rpc_guard guard;
     struct rpc_recent cancels;
+    uint64_t wasted_most; /* calls that had no answer, at most */
     struct rpc_idle idle;
+    uint32_t open_units; /* as they count in the totals */
+    bool is_told;        /* to go, for a request that does not come */
 };
 
 struct rpc_watch {
     struct rpc_guard_rules rules;
     struct rpc_idle_rules idle_rules;
+    struct rpc_open_limits open_limits;
+    struct rpc_memory memory;            /* the thread's */
     const _Atomic uint64_t *short_at_us; /* the master's; NULL: not known */
     struct scoreboard_slot *slot;
     int epoll_fd; /* owned, as the next */
@@ -61,6 +68,7 @@ struct rpc_watch {
     uint64_t next_sweep_us;
     pthread_mutex_t lock;                          /* guards what follows and all entries */
     struct rpc_watch_entry *entries[ENTRY_STATES]; /* owned: lists */
+    struct rpc_open_totals open;                   /* requests of all */
     bool is_ending;
 };
 
@@ -107,7 +115,29 @@ static void free_gone(struct rpc_watch *watch)
 
 /* ---- the thread ---- */
 
+static uint64_t growth(uint64_t now, uint64_t before)
+{
+    return now > before ? now - before : 0;
+}
+
 #define ADDRESS_CANCELS "cancels_of_address"
+
+static struct rpc_open_totals *open_of_address(const struct rpc_watch_entry *entry)
+{
+    struct rpc_account *account = entry->peer->account;
+    return account != NULL && account->is_bound ? &account->open : NULL;
+}
+
+static void change_open(struct rpc_watch_entry *entry, uint32_t units)
+{
+    struct rpc_open_totals *address = open_of_address(entry);
+    if (entry->open_units == units)
+        return;
+    rpc_open_totals_change(&entry->watch->open, entry->open_units, units);
+    if (address != NULL)
+        rpc_open_totals_change(address, entry->open_units, units);
+    entry->open_units = units;
+}
 
 /* By our own recvmsg() (rpc_reader.c), and nobody has come round to its end yet. */
 static bool is_reset_already(const struct rpc_watch_entry *entry)
@@ -121,6 +151,7 @@ static void cut_off(struct rpc_watch_entry *entry, const char *reason)
 {
     struct rpc_watch *watch = entry->watch;
     unsigned int suppressed = 0;
+    change_open(entry, 0); /* or others would have to go for what is going already */
     if (is_reset_already(entry)) {
         move_entry(entry, ENTRY_RESET);
         return;
@@ -133,14 +164,70 @@ static void cut_off(struct rpc_watch_entry *entry, const char *reason)
     move_entry(entry, ENTRY_RESET);
 }
 
+/* Calls that have ended without an answer, as far as it can be seen: some of those that the reader
+ * has seen are still on their way, so that only more than ever before are new ones. */
+static uint64_t take_wasted(struct rpc_watch_entry *entry, const struct rpc_guard_sample *sample)
+{
+    const struct rpc_peer *peer = entry->peer;
+    uint64_t begun = atomic_load_explicit(&peer->headers, memory_order_relaxed);
+    uint64_t known = atomic_load_explicit(&peer->use.served, memory_order_relaxed) +
+                     sample->waiting + sample->unsent + rpc_peer_says_open(peer).units +
+                     atomic_load_explicit(&peer->streams, memory_order_relaxed);
+    uint64_t wasted = begun > known ? begun - known : 0;
+    uint64_t cancelled = sample->cancelled;
+    wasted = wasted > cancelled ? wasted : cancelled; /* where the reader does not see it */
+    uint64_t more = wasted > entry->wasted_most ? wasted - entry->wasted_most : 0;
+    entry->wasted_most += more;
+    return more;
+}
+
 /* With the other connections of its address. */
 static bool cancels_too_much(struct rpc_watch_entry *entry, const struct rpc_guard_sample *sample)
 {
-    const struct rpc_guard_sample *last = &entry->guard.last;
-    uint64_t cancelled = sample->cancelled - last->cancelled;
-    uint64_t finished = sample->finished - last->finished;
-    return rpc_account_add_cancels(entry->peer->account, &entry->cancels, sample->now_us, cancelled,
-        finished > cancelled ? finished - cancelled : 0);
+    uint64_t cancelled = growth(sample->cancelled, entry->guard.last.cancelled);
+    uint64_t finished = growth(sample->finished, entry->guard.last.finished);
+    return rpc_account_add_cancels(entry->peer->account, &entry->cancels, sample->now_us,
+        take_wasted(entry, sample), growth(finished, cancelled));
+}
+
+/* The client may leave with what it has under way, and is back at once on another connection. */
+static void tell_late(struct rpc_watch_entry *entry)
+{
+    struct rpc_watch *watch = entry->watch;
+    unsigned int suppressed = 0;
+    if (entry->is_told || !rpc_idle_send_goaway(entry->fd))
+        return; /* the next look tries again */
+    entry->is_told = true;
+    atomic_fetch_add_explicit(&watch->slot->connections_open, 1, memory_order_relaxed);
+    if (log_limit_allows(&watch->log_limit, LINES_PER_SECOND, &suppressed))
+        log_warn("connection told to go reason=%s listener=%u peer=\"%s\" requests=%u "
+                 "suppressed=%u",
+            rpc_open_verdict_name(RPC_OPEN_LATE), entry->peer->listener, entry->peer->name,
+            entry->open_units, suppressed);
+}
+
+/* Returns for what the connection is to be reset; NULL: nothing. */
+static const char *judge_open(struct rpc_watch_entry *entry, uint64_t now_us)
+{
+    struct rpc_watch *watch = entry->watch;
+    struct rpc_peer_open open = rpc_peer_says_open(entry->peer);
+    uint32_t age_ms = (uint32_t)(now_us / MONOTONIC_CLOCK_US_PER_MS) - open.since_ms;
+    change_open(entry, open.units);
+    enum rpc_open_verdict verdict = rpc_open_judge(
+        &watch->open_limits, open.units, age_ms, open_of_address(entry), &watch->open);
+    switch (verdict) {
+    case RPC_OPEN_FINE:
+        return NULL;
+    case RPC_OPEN_LATE:
+        tell_late(entry);
+        return NULL;
+    case RPC_OPEN_OF_ADDRESS:
+    case RPC_OPEN_OF_WORKER:
+    case RPC_OPEN_TOO_LATE:
+        atomic_fetch_add_explicit(&watch->slot->connections_open, 1, memory_order_relaxed);
+        return rpc_open_verdict_name(verdict);
+    }
+    return NULL;
 }
 
 static void note_use(struct rpc_watch_entry *entry, const struct rpc_guard_sample *sample)
@@ -156,15 +243,16 @@ static void look_at(struct rpc_watch_entry *entry, uint64_t memory_bytes)
     bool is_too_much = cancels_too_much(entry, &sample);
     note_use(entry, &sample);
     enum rpc_guard_verdict verdict = rpc_guard_judge(&entry->guard, &entry->watch->rules, &sample);
-    /* Who does not read may be in trouble himself: that is no offence. */
-    if (verdict != RPC_GUARD_FINE && verdict != RPC_GUARD_UNREAD)
-        rpc_account_report(entry->peer->account, rpc_guard_verdict_name(verdict));
-    else if (is_too_much)
-        rpc_account_report(entry->peer->account, ADDRESS_CANCELS);
+    const char *reason = judge_open(entry, sample.now_us);
+    if (is_too_much)
+        reason = ADDRESS_CANCELS;
     if (verdict != RPC_GUARD_FINE)
-        cut_off(entry, rpc_guard_verdict_name(verdict));
-    else if (is_too_much)
-        cut_off(entry, ADDRESS_CANCELS);
+        reason = rpc_guard_verdict_name(verdict);
+    /* Who does not read may be in trouble himself: that is no offence. */
+    if (reason != NULL && verdict != RPC_GUARD_UNREAD)
+        rpc_account_report(entry->peer->account, reason);
+    if (reason != NULL)
+        cut_off(entry, reason);
     else if (is_quiet)
         await_byte(entry);
 }
@@ -232,7 +320,9 @@ static void sweep_idle(struct rpc_watch *watch, uint64_t now_us)
     for (struct rpc_watch_entry *entry = watch->entries[ENTRY_IDLE]; entry != NULL; entry = next) {
         next = entry->next;
         const struct rpc_peer_use *use = &entry->peer->use;
-        if (rpc_peer_use_waiting(use) + rpc_peer_use_unsent(use) > 0)
+        uint32_t open_units = rpc_peer_says_open(entry->peer).units;
+        if (rpc_peer_use_waiting(use) + rpc_peer_use_unsent(use) > 0 || open_units > 0 ||
+            entry->open_units > 0)
             move_entry(entry, ENTRY_BUSY);
         else if (told < TOLD_OF_A_SWEEP && entry->peer->number != 0)
             told += look_at_idle(entry, is_short_now, now_us) ? 1 : 0;
@@ -251,9 +341,11 @@ static void run_round(struct rpc_watch *watch, const struct epoll_event *events,
     if (now_us >= watch->next_sweep_us) {
         watch->next_sweep_us = now_us + SWEEP_INTERVAL_US;
         sweep_idle(watch, now_us);
+        rpc_memory_look(&watch->memory, rpc_guard_memory_bytes(), now_us);
     }
     if (now_us >= watch->next_look_us)
         watch->next_look_us = now_us + look_at_busy(watch);
+    atomic_store_explicit(&watch->slot->open_requests, watch->open.units, memory_order_relaxed);
 }
 
 static void *run_watch(void *watch_pointer)
@@ -310,6 +402,7 @@ void rpc_watch_remove(struct rpc_watch_entry *entry)
     struct rpc_watch *watch = entry->watch;
     (void)pthread_mutex_lock(&watch->lock);
     (void)epoll_ctl(watch->epoll_fd, EPOLL_CTL_DEL, entry->fd, NULL);
+    change_open(entry, 0);
     entry->peer = NULL;
     move_entry(entry, ENTRY_GONE);
     (void)pthread_mutex_unlock(&watch->lock);
@@ -367,6 +460,7 @@ int rpc_watch_new(
         return -ENOMEM;
     watch->rules = rpc_guard_rules_of(settings);
     watch->idle_rules = rpc_idle_rules_of(settings);
+    watch->open_limits = rpc_open_limits_of(settings);
     watch->slot = slot;
     watch->epoll_fd = -1;
     watch->wake_fd = -1;

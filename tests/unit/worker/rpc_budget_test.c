@@ -48,6 +48,20 @@ Test(rpc_budget, lets_a_busy_connection_be)
     cr_assert_eq(run(&gateway, 20), RPC_BUDGET_FINE);
 }
 
+/* All calls of a platform on one connection, one in ten taken back, and nearly one in five. */
+Test(rpc_budget, lets_answered_calls_pay_for_those_that_are_taken_back)
+{
+    const struct tick gateway = {
+        .headers = PER_SECOND(99000), .messages = PER_SECOND(99000), .answered = PER_SECOND(89000)};
+    const struct tick hasty = {
+        .headers = PER_SECOND(99000), .messages = PER_SECOND(99000), .answered = PER_SECOND(80000)};
+    const struct tick hostile = {
+        .headers = PER_SECOND(99000), .messages = PER_SECOND(99000), .answered = PER_SECOND(70000)};
+    cr_assert_eq(run(&gateway, 20), RPC_BUDGET_FINE);
+    cr_assert_eq(run(&hasty, 20), RPC_BUDGET_FINE);
+    cr_assert_eq(run(&hostile, 20), RPC_BUDGET_CALLS);
+}
+
 Test(rpc_budget, ends_more_calls_than_anybody_has)
 {
     const struct tick flood = {.headers = PER_SECOND(101000),

@@ -15,8 +15,13 @@
 #define END_HEADERS  0x4
 #define PADDED       0x8
 
-static const struct rpc_frames_limits limits = {
-    .block_bytes = 1000, .block_frames = 4, .streams = 10, .resets = 20, .half_messages = 8};
+static const struct rpc_frames_limits limits = {.block_bytes = 1000,
+    .block_frames = 4,
+    .streams = 10,
+    .resets = 20,
+    .settings = 30,
+    .open_requests = 16,
+    .half_messages = 8};
 
 /* What a client sends. */
 struct script {
@@ -156,7 +161,7 @@ Test(rpc_frames, lets_streams_be_taken_back)
 
 Test(rpc_frames, ends_too_many_resets)
 {
-    then(begin_resets(21), RPC_FRAMES_RESETS);
+    then(begin_resets(21 + 21 / 5 + 1), RPC_FRAMES_RESETS);
 }
 
 Test(rpc_frames, knows_no_bound_of_resets_where_there_is_none)
@@ -173,17 +178,82 @@ Test(rpc_frames, knows_no_bound_of_resets_where_there_is_none)
     free(script);
 }
 
+/* ---- open requests and settings ---- */
+
+static void say_on(struct script *script, unsigned char type, unsigned char flags,
+    unsigned int stream, size_t length)
+{
+    say(script, type, flags, length);
+    unsigned char *frame = script->bytes + script->length - length - RPC_FRAMES_HEAD_BYTES;
+    for (int i = 0; i < 4; i++)
+        frame[5 + i] = (unsigned char)(stream >> (24 - 8 * i));
+}
+
+/* So many calls without a message, between many that are whole, empty or taken back. */
+static struct script *begin_open_requests(unsigned int count)
+{
+    struct script *script = begin();
+    say(script, SETTINGS, ACK, 0);
+    unsigned int stream = 1;
+    for (unsigned int i = 0; i < count; i++) {
+        say_on(script, HEADERS, END_HEADERS, stream, 20);
+        say_on(script, DATA, 0, stream, 0); /* is no message */
+        stream += 2;
+        say_on(script, HEADERS, END_HEADERS | END_STREAM, stream, 20);
+        stream += 2;
+        say_on(script, HEADERS, END_HEADERS, stream, 20);
+        say_on(script, DATA, END_STREAM, stream, 0);
+        stream += 2;
+        say_on(script, HEADERS, END_HEADERS, stream, 20);
+        say_on(script, DATA, 0, stream, 5);
+        memset(script->bytes + script->length - 5, 0, 5); /* an empty message */
+        stream += 2;
+        if (i % 4 != 0)
+            continue;
+        say_on(script, HEADERS, END_HEADERS, stream, 20);
+        say_on(script, RST_STREAM, 0, stream, 4);
+        stream += 2;
+    }
+    return script;
+}
+
+Test(rpc_frames, lets_so_many_requests_be_open)
+{
+    then(begin_open_requests(15), RPC_FRAMES_FINE);
+}
+
+Test(rpc_frames, ends_too_many_open_requests)
+{
+    then(begin_open_requests(17), RPC_FRAMES_OPEN_REQUESTS);
+}
+
+/* Ten parameters count as one frame more. */
+static struct script *begin_settings(unsigned int count, size_t length)
+{
+    struct script *script = begin();
+    for (unsigned int i = 0; i < count; i++) {
+        say(script, SETTINGS, 0, length);
+        say(script, SETTINGS, ACK, 0);
+    }
+    return script;
+}
+
+Test(rpc_frames, bounds_settings)
+{
+    then(begin_settings(30, 12), RPC_FRAMES_FINE);
+    then(begin_settings(31, 12), RPC_FRAMES_SETTINGS);
+    then(begin_settings(10, 179), RPC_FRAMES_FINE);
+    then(begin_settings(11, 179), RPC_FRAMES_SETTINGS);
+}
+
 /* ---- messages ---- */
 
 static void say_data(struct script *script, unsigned int stream, unsigned char flags,
     const unsigned char *data, size_t length)
 {
-    say(script, DATA, flags, length);
-    unsigned char *frame = script->bytes + script->length - length - RPC_FRAMES_HEAD_BYTES;
-    for (int i = 0; i < 4; i++)
-        frame[5 + i] = (unsigned char)(stream >> (24 - 8 * i));
+    say_on(script, DATA, flags, stream, length);
     if (length > 0)
-        memcpy(frame + RPC_FRAMES_HEAD_BYTES, data, length);
+        memcpy(script->bytes + script->length - length, data, length);
 }
 
 /* Two whole messages of seven bytes, and one that is empty; their contents look like bad flags. */

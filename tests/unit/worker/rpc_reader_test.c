@@ -321,7 +321,7 @@ Test(rpc_reader, ends_a_connection_whose_calls_come_to_nothing)
     }
     send_headers(pair[1], 15);
     cr_assert_gt(receive(pair[0]), 0);
-    send_headers(pair[1], 15);
+    send_headers(pair[1], 20);
     cr_assert_eq(receive(pair[0]), -1);
     cr_assert_eq(errno, ECONNRESET);
     cr_assert_eq(slot.connections_reset, 1);
