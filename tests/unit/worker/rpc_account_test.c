@@ -228,9 +228,10 @@ Test(rpc_account, binds_no_unix_socket)
     (void)close(pair[1]);
 }
 
-Test(rpc_account, binds_no_exempt_address, .init = NULL)
+Test(rpc_account, binds_no_exempt_address)
 {
     char exempt[] = "127.0.0.9, 10.0.0.0/8";
+    fini();
     init_with(exempt);
     struct rpc_account *free_one = open_from(8);
     struct rpc_account *bound_one = open_from(7);
