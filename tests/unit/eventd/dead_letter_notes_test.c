@@ -43,6 +43,8 @@ rd_kafka_resp_err_t rd_kafka_commit_queue(rd_kafka_t *client,
         void *symbol;
         commit_function *function;
     } real = {.symbol = dlsym(RTLD_NEXT, "rd_kafka_commit_queue")};
+    if (committed != NULL)
+        rd_kafka_topic_partition_list_destroy(committed);
     committed = rd_kafka_topic_partition_list_copy(list);
     commits++;
     return real.function(client, list, queue, callback, opaque);
