@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/attributes.h"
+#include "common/crash_report.h"
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/monotonic_clock.h"
@@ -162,9 +163,10 @@ static int set_up_signals(struct process_link *link)
     (void)sigaddset(&blocked, SIGTERM);
     if (sigprocmask(SIG_BLOCK, &blocked, NULL) != 0)
         return -errno;
-    static const int ignored[] = {SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE};
+    static const int ignored[] = {SIGINT, SIGHUP, SIGUSR2, SIGPIPE};
     for (size_t i = 0; i < ARRAY_LENGTH(ignored); i++)
         (void)signal(ignored[i], SIG_IGN);
+    crash_report_install();
     return sd_event_add_signal(link->event, NULL, SIGTERM, on_sigterm, link);
 }
 

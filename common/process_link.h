@@ -8,11 +8,12 @@
  *   process_link_run(&link)      until process_link_exit(), the end of the control channel, or a
  * fatal signal process_link_close(&link)
  *
- * SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 are ignored (the master coordinates), SIGTERM means drain,
- * SIGPIPE is ignored; all are blocked in threads started later. A child is exec'd with the first
- * ones ignored and SIGTERM blocked, so that none of them finds it undecided. Each second the loop
- * writes slot->heartbeat_us: a loop that hangs is seen by the master. When the master's channel
- * ends the loop ends at once: a child never outlives its master.
+ * SIGINT, SIGHUP and SIGUSR2 are ignored (the master coordinates), SIGTERM means drain, SIGABRT,
+ * SIGQUIT and faults write stacks and end the process (crash_report.h), SIGPIPE is ignored; all are
+ * blocked in threads started later. A child is exec'd with the first ones ignored and SIGTERM
+ * blocked, so that none of them finds it undecided. Each second the loop writes slot->heartbeat_us:
+ * a loop that hangs is seen by the master. When the master's channel ends the loop ends at once: a
+ * child never outlives its master.
  */
 #ifndef USERD_COMMON_PROCESS_LINK_H
 #define USERD_COMMON_PROCESS_LINK_H

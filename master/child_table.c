@@ -367,6 +367,13 @@ void child_table_kill(struct child_table *table, uint32_t slot)
         (void)kill(child->pid, SIGKILL);
 }
 
+void child_table_abort(struct child_table *table, uint32_t slot)
+{
+    const struct child *child = &table->children[slot];
+    if (child->state != PROCESS_ABSENT)
+        (void)kill(child->pid, SIGABRT);
+}
+
 int child_table_send(
     struct child_table *table, uint32_t slot, const Userd__Ipc__Frame *frame, int fd)
 {

@@ -64,6 +64,8 @@ MUST_CHECK int child_table_start(
 void child_table_drain(
     struct child_table *table, uint32_t slot, unsigned int timeout_ms, bool is_stop);
 void child_table_kill(struct child_table *table, uint32_t slot);
+/* SIGABRT: it writes its stacks and ends, where it still can. */
+void child_table_abort(struct child_table *table, uint32_t slot);
 /* To a READY child. -ENOTCONN when it is not, else as ipc_channel_send(). */
 MUST_CHECK int child_table_send(
     struct child_table *table, uint32_t slot, const Userd__Ipc__Frame *frame, int fd);

@@ -9,12 +9,14 @@
 #include "master/liveness_policy.h"
 
 #define TIMER_ACCURACY_US 50000
+#define ABORT_GRACE_US    UINT64_C(2000000) /* for its stacks and its core */
 
 struct watched {
     uint32_t pid; /* whose pulses these are; 0: nobody's */
     struct liveness_pulse loop;
     struct liveness_pulse rpc;
     bool was_killed;
+    uint64_t abort_us; /* how long ago it was told to abort */
 };
 
 struct liveness {
@@ -61,12 +63,19 @@ static void look_at(struct liveness *liveness, uint32_t number, uint64_t watched
                        is_worker;
     if (!is_loop_hung && !is_rpc_hung)
         return;
-    if (!watched->was_killed)
-        log_error("child hangs, killed role=%s slot=%u pid=%u thread=%s silent_ms=%llu",
-            child_table_role_name(child_table_role(number)), number, pid,
-            silent_threads(watched, is_worker, liveness->timeout_us),
+    const char *role = child_table_role_name(child_table_role(number));
+    if (!watched->was_killed) {
+        log_error("child hangs, killed role=%s slot=%u pid=%u thread=%s silent_ms=%llu signal=ABRT",
+            role, number, pid, silent_threads(watched, is_worker, liveness->timeout_us),
             (unsigned long long)(liveness->timeout_us / 1000));
-    watched->was_killed = true;
+        watched->was_killed = true;
+        child_table_abort(liveness->children, number);
+        return;
+    }
+    watched->abort_us += watched_us;
+    if (watched->abort_us < ABORT_GRACE_US)
+        return;
+    log_warn("child hangs on, killed role=%s slot=%u pid=%u signal=KILL", role, number, pid);
     child_table_kill(liveness->children, number);
 }
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/crash_report.h"
 #include "common/log.h"
 #include "common/process_link.h"
 #include "common/process_protocol.h"
@@ -57,10 +58,11 @@ static int run_check(bool connects)
 
 int main(int argc, char **argv)
 {
-    /* Before there is any thread: signals are for the loop alone. */
-    sigset_t all;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, NULL);
+    /* Before there is any thread: signals are for the loop alone, but for those that mean a fault.
+     */
+    sigset_t blocked;
+    crash_report_fill_mask(&blocked);
+    (void)pthread_sigmask(SIG_SETMASK, &blocked, NULL);
 
     if (program_words_answer(argc, argv, "userd-worker",
             "serves gRPC from PostgreSQL; started by userd alone, see userd help"))

@@ -67,6 +67,8 @@ Test(liveness, a_stopped_worker_is_killed_and_replaced)
     when_signalled(worker, SIGSTOP);
     then_log_says(&userd, "child hangs, killed role=worker slot=1");
     then_log_says(&userd, "thread=both");
+    then_log_says(
+        &userd, "child hangs on, killed role=worker slot=1"); /* SIGABRT does not wake it */
     bool is_replaced = TEST_WAIT_FOR(
         only_child("userd-worker") > 0 && only_child("userd-worker") != worker, TEST_TIMEOUT_MS);
     cr_assert(is_replaced, "no new worker");
@@ -120,6 +122,8 @@ static void then_worker_is_replaced(pid_t worker, pid_t thread, const char *said
     then_log_says(&userd, "child hangs, killed role=worker slot=1");
     then_log_says(&userd, said);
     then_thread_is_reaped(thread);
+    then_log_says(&userd, "crash signal=ABRT");
+    then_log_says(&userd, "signal=ABRT");
     bool is_replaced = TEST_WAIT_FOR(
         only_child("userd-worker") > 0 && only_child("userd-worker") != worker, TEST_TIMEOUT_MS);
     cr_assert(is_replaced, "no new worker");
@@ -141,6 +145,73 @@ Test(liveness, a_worker_whose_loop_hangs_is_replaced)
     pid_t worker = only_child("userd-worker");
     when_thread_stands_still(worker); /* the loop is the first thread's */
     then_worker_is_replaced(worker, worker, "thread=loop");
+}
+
+/* A line of the log that begins with `head`, of the worker, and the frames below it. */
+static void then_stack_is_said(pid_t worker, const char *thread)
+{
+    char end[64];
+    (void)snprintf(end, sizeof(end), " thread=%s\n", thread);
+    char head[64];
+    (void)snprintf(head, sizeof(head), "stack pid=%d tid=", (int)worker);
+    char *log = test_file_read(userd.log_path, NULL);
+    const char *found = strstr(log, head);
+    while (found != NULL && strncmp(strchr(found, ' ') == NULL ? "" : strstr(found, " thread="),
+                                end, strlen(end)) != 0)
+        found = strstr(found + 1, head);
+    cr_assert(found != NULL, "there is no stack of %s", thread);
+    const char *frame = strchr(found, '\n') + 1;
+    cr_assert(strncmp(frame, "stack ", 6) != 0 && strstr(frame, "(+0x") != NULL &&
+                  strstr(frame, "userd-worker(") != NULL,
+        "no frames below %.60s", found);
+    free(log);
+}
+
+/* As a person asks it of one that hangs; and the signal has its own effect. */
+Test(liveness, a_worker_that_is_told_to_abort_says_where_its_threads_are)
+{
+    static const struct {
+        int number;
+        const char *name;
+    } signals[] = {{SIGABRT, "ABRT"}, {SIGQUIT, "QUIT"}, {SIGSEGV, "SEGV"}};
+    given_service(1);
+    for (size_t i = 0; i < ARRAY_LENGTH(signals); i++) {
+        bool is_there = TEST_WAIT_FOR(
+            only_child("userd-worker") > 0 && thread_of(only_child("userd-worker"), "rpc") > 0,
+            TEST_TIMEOUT_MS);
+        cr_assert(is_there);
+        pid_t worker = only_child("userd-worker");
+        when_signalled(worker, signals[i].number);
+        char line[96];
+        (void)snprintf(line, sizeof(line),
+            "child killed by signal role=worker slot=1 pid=%d signal=%s", (int)worker,
+            signals[i].name);
+        then_log_says(&userd, line);
+        (void)snprintf(line, sizeof(line), "crash signal=%s pid=%d sender_pid=%d\n",
+            signals[i].name, (int)worker, (int)getpid());
+        then_log_says(&userd, line);
+        then_stack_is_said(worker, "userd-worker");
+        then_stack_is_said(worker, "rpc");
+        then_stack_is_said(worker, "watch");
+        bool is_replaced =
+            TEST_WAIT_FOR(only_child("userd-worker") > 0 && only_child("userd-worker") != worker,
+                TEST_TIMEOUT_MS);
+        cr_assert(is_replaced, "no new worker");
+    }
+}
+
+/* A stack is asked for, and the process goes on. */
+Test(liveness, a_worker_that_is_asked_for_a_stack_lives_on)
+{
+    given_service(1);
+    pid_t worker = only_child("userd-worker");
+    when_signalled(worker, SIGUSR1);
+    char line[64];
+    (void)snprintf(line, sizeof(line), "stack pid=%d tid=", (int)worker);
+    then_log_says(&userd, line);
+    given_user(&userd, 17, "trinity");
+    then_name_is(&userd, 17, "trinity");
+    cr_assert_eq(only_child("userd-worker"), worker);
 }
 
 /* Its threads are still in the C core: they must not find it, or the scoreboard, gone. */

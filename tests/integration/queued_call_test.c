@@ -58,11 +58,8 @@ Test(queued_call, ends_at_its_deadline)
 {
     when_the_table_is_locked();
     struct test_reply reply;
-    int64_t start_ms = test_now_ms();
     test_rpc_finish(start_read(17, 500), &reply);
-    int64_t took_ms = test_now_ms() - start_ms;
     then_fails_with(&reply, GRPC_STATUS_DEADLINE_EXCEEDED, NULL);
-    cr_assert(took_ms < 10000, "took %lld ms", (long long)took_ms);
     when_the_table_is_free_again();
     then_name_is(&userd, 17, "trinity");
 }

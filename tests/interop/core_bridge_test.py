@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """A service that keeps to the public entry points of the gRPC C core (core_bridge = "off"): it cannot ask clients to leave, and a
 reload under load fails no call all the same, because connections end by age within a drain."""
-import time
+import pathlib
+import tempfile
 import unittest
 
 from supervisor_test import Load, given_service, metric, status, told, workers
@@ -17,7 +18,9 @@ class WithoutBridge(unittest.TestCase):
 
     def test_reloads_fail_no_call(self):
         """Each is waited for until the old workers have left, of themselves."""
-        service = given_service(SETTINGS)
+        log = tempfile.NamedTemporaryFile("w+", prefix="userd-interop-log.")  # pylint: disable=consider-using-with
+        self.addCleanup(log.close)
+        service = given_service(SETTINGS, log=log.fileno())
         self.addCleanup(service.stop)
         wait_for(lambda: metric(service, "userd_workers_ready") == 2 and (status(service)["eventd"] or {}).get("state") == "ready",
                  "everybody is READY")
@@ -25,11 +28,13 @@ class WithoutBridge(unittest.TestCase):
             for _ in range(RELOADS):
                 code, said = told(service, "reload")
                 self.assertEqual(code, 0, said)
-                begun = time.monotonic()
                 wait_for(lambda: len(workers(service)) == 2, "the old ones are gone")
-                self.assertLess(time.monotonic() - begun, DRAIN_S + 2)
             failed = load.end("reload without the core bridge")
         self.assertEqual(failed, 0, load.report)
+        said = pathlib.Path(log.name).read_text(encoding="utf-8")
+        print(said, flush=True)
+        self.assertNotIn("drain timeout", said)
+        self.assertNotIn("did not leave in time", said)
         self.assertEqual(status(service)["master"]["generation"], 1 + RELOADS)
 
 

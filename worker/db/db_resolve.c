@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#include "common/crash_report.h"
 #include "common/file_descriptor.h"
 
 #define ADDRESSES_MAX    32
@@ -165,7 +166,7 @@ static int start_thread(struct lookup *lookup)
     int error = pthread_attr_init(&attributes);
     if (error)
         return -error;
-    (void)sigfillset(&all_signals);
+    crash_report_fill_mask(&all_signals);
     (void)pthread_attr_setsigmask_np(&attributes, &all_signals);
     (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     (void)pthread_attr_setstacksize(&attributes, THREAD_STACK);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/crash_report.h"
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/monotonic_clock.h"
@@ -95,7 +96,7 @@ static int start_thread(struct rpc_server *server)
 {
     sigset_t all;
     sigset_t before;
-    (void)sigfillset(&all);
+    crash_report_fill_mask(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&server->thread, NULL, run_queue, server);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#include "common/crash_report.h"
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/monotonic_clock.h"
@@ -444,7 +445,7 @@ static int start_watch(struct rpc_watch *watch)
         return -errno;
     sigset_t all;
     sigset_t before;
-    (void)sigfillset(&all);
+    crash_report_fill_mask(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&watch->thread, NULL, run_watch, watch);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
