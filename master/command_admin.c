@@ -262,7 +262,7 @@ int command_admin_upgrade(int argc, char **argv)
     int status = command_admin_parse(argc, argv, COMMAND_ADMIN_UPGRADE_USAGE, &options);
     if (status != EX_OK)
         return status;
-    uint64_t deadline_us = monotonic_clock_us() + RELOAD_TIMEOUT_MS * MONOTONIC_CLOCK_US_PER_MS;
+    uint64_t deadline_us = monotonic_clock_us() + UINT64_C(1000) * RELOAD_TIMEOUT_MS;
     while (true) {
         struct question question CLEANUP(end_question) = {.fd = -1};
         status = open_client(&options, &question.client);

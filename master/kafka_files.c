@@ -17,6 +17,7 @@ static uint64_t mix(uint64_t hash, const void *bytes, size_t length)
 {
     const unsigned char *byte = bytes;
     for (size_t i = 0; i < length; i++)
+        /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): of whole objects */
         hash = (hash ^ byte[i]) * HASH_FACTOR;
     return hash;
 }

@@ -244,7 +244,8 @@ void test_database_wait_for_waiter(const struct test_database *database)
 {
     char sql[256];
     (void)snprintf(sql, sizeof(sql),
-        "SELECT 1 FROM pg_stat_activity WHERE datname = '%s' AND wait_event_type = 'Lock'",
+        "SELECT 1 FROM pg_stat_activity WHERE datname = '%s' AND wait_event_type = 'Lock' AND "
+        "query NOT LIKE '%%username_unreconciled%%'",
         database->name);
     PGconn *watcher = connect_to(database->admin_url);
     bool is_there = TEST_WAIT_FOR(has_waiter(watcher, sql), TEST_TIMEOUT_MS);
