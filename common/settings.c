@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +15,7 @@
 #define EVENTD SETTING_FOR_EVENTD
 #define EVERY  (SETTING_FOR_MASTER | SETTING_FOR_WORKER | SETTING_FOR_EVENTD)
 
+#define CHOICES_SIZE   256
 #define MEMBER(member) offsetof(struct settings, member)
 #define INTEGER(setting, member, audiences, standard, least, most)                   \
     {                                                                                \
@@ -271,4 +273,29 @@ unsigned int settings_worker_count(const struct settings *settings)
     cpu_set_t cores;
     int count = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
     return count > SETTINGS_MAX_WORKERS ? SETTINGS_MAX_WORKERS : (unsigned int)count;
+}
+
+static void describe_choices(const struct setting_row *row, char *target, size_t size)
+{
+    size_t used = 0;
+    target[0] = '\0';
+    for (size_t i = 0; row->choices[i] != NULL && used < size; i++)
+        used += (size_t)snprintf(
+            target + used, size - used, "%s\"%s\"", i == 0 ? "" : ", ", row->choices[i]);
+}
+
+bool settings_set_choice(struct settings *settings, const struct setting_row *row, const char *name,
+    char *ret_reason, size_t reason_size)
+{
+    for (int i = 0; name != NULL && row->choices[i] != NULL; i++) {
+        if (strcmp(name, row->choices[i]) == 0) {
+            *settings_integer(settings, row) = i;
+            return true;
+        }
+    }
+    char choices[CHOICES_SIZE];
+    describe_choices(row, choices, sizeof(choices));
+    (void)snprintf(ret_reason, reason_size, "\"%s\" is not known, expected one of %s",
+        name == NULL ? "" : name, choices);
+    return false;
 }

@@ -153,6 +153,10 @@ const char *settings_text(const struct settings *settings, const struct setting_
 /* Replaces a string by a copy. 0 or -ENOMEM. */
 MUST_CHECK int settings_set_text(
     struct settings *settings, const struct setting_row *row, const char *text);
+/* A SETTING_CHOICE by the name of its value. False: there is none of that name (NULL: no name at
+ * all), and ret_reason says which there are. */
+MUST_CHECK bool settings_set_choice(struct settings *settings, const struct setting_row *row,
+    const char *name, char *ret_reason, size_t reason_size);
 
 /* Appends a listener without services and points *ret_listener at it. -ENOSPC above
  * SETTINGS_MAX_LISTENERS. */

@@ -12,6 +12,9 @@
 #define URL             "database.url"
 #define PASSWORD_FILE   "database.password_file"
 #define SERVERS         "kafka.bootstrap_servers"
+#define LOG_LEVEL       "log.level"
+#define LOG_FORMAT      "log.format"
+#define REASON_SIZE     512
 
 /* The first that is set wins: the legacy service takes KAFKA_URL before KAFKA_BOOTSTRAP_SERVERS. */
 static const struct {
@@ -22,6 +25,8 @@ static const struct {
     {"DB_URL", URL, "environment: DB_URL"},
     {"KAFKA_URL", SERVERS, "environment: KAFKA_URL"},
     {"KAFKA_BOOTSTRAP_SERVERS", SERVERS, "environment: KAFKA_BOOTSTRAP_SERVERS"},
+    {"USERD_LOG_LEVEL", LOG_LEVEL, "environment: USERD_LOG_LEVEL"},
+    {"USERD_LOG_FORMAT", LOG_FORMAT, "environment: USERD_LOG_FORMAT"},
 };
 
 /* The index of the variable that a setting comes from, or -1. */
@@ -44,14 +49,26 @@ struct settings_place settings_environment_place(
     return settings_reader_find(reader, setting);
 }
 
+static void apply_variable(
+    const struct settings_reader *reader, const char *setting, const char *value, const char *place)
+{
+    const struct setting_row *row = settings_find(setting);
+    char reason[REASON_SIZE] = "out of memory";
+    bool is_set = row->type == SETTING_CHOICE
+                      ? settings_set_choice(reader->settings, row, value, reason, sizeof(reason))
+                      : settings_set_text(reader->settings, row, value) == 0;
+    if (!is_set)
+        settings_complaints_add(reader->complaints, place, 0, "%s: %s", setting, reason);
+}
+
 void settings_environment_apply(const struct settings_reader *reader)
 {
-    static const char *const settings[] = {URL, SERVERS};
+    static const char *const settings[] = {URL, SERVERS, LOG_LEVEL, LOG_FORMAT};
     for (size_t i = 0; i < ARRAY_LENGTH(settings); i++) {
         int index = find_variable(settings[i]);
-        if (index >= 0 && settings_set_text(reader->settings, settings_find(settings[i]),
-                              getenv(variables[index].variable)) < 0)
-            settings_complaints_add(reader->complaints, variables[index].place, 0, "out of memory");
+        if (index >= 0)
+            apply_variable(
+                reader, settings[i], getenv(variables[index].variable), variables[index].place);
     }
     reader->settings->has_standard_servers =
         find_variable(SERVERS) < 0 && config_lookup(reader->config, SERVERS) == NULL;

@@ -75,15 +75,6 @@ static void complain_unknown(
             "%s: unknown setting, expected one of those in the commented userd.conf", name);
 }
 
-static void describe_choices(const struct setting_row *row, char *target, size_t size)
-{
-    size_t used = 0;
-    target[0] = '\0';
-    for (size_t i = 0; row->choices[i] != NULL && used < size; i++)
-        used += (size_t)snprintf(
-            target + used, size - used, "%s\"%s\"", i == 0 ? "" : ", ", row->choices[i]);
-}
-
 static void read_integer(const struct settings_reader *reader, const config_setting_t *setting,
     const struct setting_row *row)
 {
@@ -129,17 +120,10 @@ static void read_text(const struct settings_reader *reader, const config_setting
 static void read_choice(const struct settings_reader *reader, const config_setting_t *setting,
     const struct setting_row *row)
 {
-    char choices[PATH_SIZE];
-    describe_choices(row, choices, sizeof(choices));
-    const char *text = config_setting_get_string(setting);
-    for (int i = 0; text != NULL && row->choices[i] != NULL; i++) {
-        if (strcmp(text, row->choices[i]) == 0) {
-            *settings_integer(reader->settings, row) = i;
-            return;
-        }
-    }
-    SETTINGS_COMPLAIN(reader, setting, "%s: \"%s\" is not known, expected one of %s", row->name,
-        text == NULL ? "" : text, choices);
+    char reason[PATH_SIZE];
+    if (!settings_set_choice(
+            reader->settings, row, config_setting_get_string(setting), reason, sizeof(reason)))
+        SETTINGS_COMPLAIN(reader, setting, "%s: %s", row->name, reason);
 }
 
 static void read_value(const struct settings_reader *reader, const config_setting_t *setting,

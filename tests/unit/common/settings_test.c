@@ -210,6 +210,32 @@ Test(settings, the_variables_of_the_legacy_service_count_in_its_order)
     settings_cleanup(&settings);
 }
 
+Test(settings, the_log_can_be_set_by_the_environment)
+{
+    struct settings settings = {0};
+    cr_assert_eq(setenv("USERD_LOG_FORMAT", "json", 1), 0);
+    cr_assert_eq(setenv("USERD_LOG_LEVEL", "debug", 1), 0);
+    when_read("log = { format = \"text\"; };\n", &settings);
+    cr_expect_eq(settings.log.format, LOG_FORMAT_JSON);
+    cr_expect_eq(settings.log.level, LOG_LEVEL_DEBUG);
+    settings_cleanup(&settings);
+}
+
+Test(settings, an_unknown_value_in_the_environment_is_refused_by_its_name)
+{
+    struct settings settings = {0};
+    struct settings_complaints complaints = {0};
+    struct settings_complaints warnings = {0};
+    cr_assert_eq(setenv("USERD_LOG_FORMAT", "yaml", 1), 0);
+    given_file("workers = 1;\n");
+    cr_assert_lt(settings_file_read(path, &settings, &complaints, &warnings), 0);
+    cr_expect_str_eq(complaints.text,
+        "environment: USERD_LOG_FORMAT: log.format: \"yaml\" is not known, expected one of "
+        "\"text\", \"json\"");
+    settings_complaints_cleanup(&complaints);
+    settings_complaints_cleanup(&warnings);
+}
+
 Test(settings, a_password_file_completes_the_url)
 {
     char text[256];
