@@ -34,6 +34,9 @@ python3-psycopg2         | /usr/lib/python3/dist-packages/psycopg2/__init__.py |
 gnuplot-nox              | gnuplot                                         | bench
 dpkg-dev                 | dpkg-shlibdeps                                  | package
 file                     | file                                            | package
+mmdebstrap               | mmdebstrap                                      | image
+umoci                    | umoci                                           | image
+runc                     | runc                                            | container
 lintian                  | lintian                                         | lintian
 systemd                  | /lib/systemd/systemd                            | systemd
 iproute2                 | ip                                              | systemd
