@@ -243,7 +243,10 @@ static bool say_open(struct reader *reader, uint64_t now_us)
     if (said.units <= before)
         return true;
     bool is_full = is_window_full(said.units - before, now_us);
-    return said.units < RPC_OPEN_LIMIT_FEW || (all <= table.open_limits.units && !is_full);
+    /* Who has sent messages sends these too: their HEADERS came ahead of them. */
+    bool is_known = reader->frames.messages.begun >= said.units;
+    return said.units < RPC_OPEN_LIMIT_FEW || is_known ||
+           (all <= table.open_limits.units && !is_full);
 }
 
 /* The C core learns now that the connection has ended, and lets go of all that it had of it. */
