@@ -35,7 +35,7 @@ void command_options_print(FILE *stream, const char *usage)
         {"--env-file", "--env-file FILE",
             "variables that are not set, such as DB_URL, from a file of NAME=VALUE lines"},
         {"--run-dir", "--run-dir DIR", "the service in this run_dir, without a configuration"},
-        {"--json", "--json", "for programs: names that stay, see README"},
+        {"--json", "--json", "for programs: names that stay, see docs/OPERATIONS.md"},
         {"--listen", "--listen ADDRESS:PORT", "serve them there, at /metrics"},
         {"--migrate", "--migrate", "first bring the schema up to date"},
         {"--connect", "--connect", "try the database, Kafka, topics and group instead"},

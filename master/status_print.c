@@ -178,7 +178,7 @@ void status_print_table(
     print_absence(stream, "Kafka", SCOREBOARD_SLOT_EVENTD, &report->eventd.absence);
 }
 
-/* --- for programs: README lists the names, which stay --- */
+/* --- for programs: docs/OPERATIONS.md lists the names, which stay --- */
 
 /* Takes `value`. A NULL value, for want of memory, shows in the object: it is then not complete. */
 static int set(json_t *object, const char *name, json_t *value)

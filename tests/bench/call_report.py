@@ -1,4 +1,4 @@
-"""How the figures of calls are said: the table, the plots, and the chapter of the README that holds those of the last run."""
+"""How the figures of calls are said: the table, the plots, and the chapter of docs/PERFORMANCE.md that holds those of the last run."""
 import shutil
 import subprocess
 
@@ -6,13 +6,13 @@ import stand
 from figures import HEADING
 
 RESULTS = stand.SOURCE / "tests/bench/results"
-README = stand.SOURCE / "README.md"
-README_PLOT = "throughput"
+DOCUMENT = stand.SOURCE / "docs/PERFORMANCE.md"
+DOCUMENT_PLOT = "throughput"
 BEGIN, END = "<!-- ./dev bench writes from here ... -->\n", "<!-- ... to here. -->\n"
 
 # name -> (key of the data, title, x axis, y axis, logarithmic axes, titles of the columns after the first, divisor of y)
 PLOTS = {
-    README_PLOT: ("connections", "GetUser, 32 streams on each connection, one worker", "connections", "calls/s (thousands)", "x 2",
+    DOCUMENT_PLOT: ("connections", "GetUser, 32 streams on each connection, one worker", "connections", "calls/s (thousands)", "x 2",
                   ("userd, from PostgreSQL", "stock gRPC echo, no database"), 1000),
     "latency": ("rates", "GetUser in an open loop, one worker", "calls/s offered", "latency (us)", "y", ("p50", "p99", "p99.9"), 1),
     "rows": ("rows", "GetUser, 8 x 32, one worker", "rows in the table", "calls/s (thousands)", "x", ("userd",), 1000),
@@ -60,21 +60,21 @@ def draw_all(data, directory):
     return [path for path in (draw(name, data, directory) for name in PLOTS) if path]
 
 
-def update_readme(figures, machine, directory):
+def update_document(figures, machine, directory):
     """The table between the two markers, and the plot beside it, become those of this run."""
-    plot = directory / f"{README_PLOT}.svg"
+    plot = directory / f"{DOCUMENT_PLOT}.svg"
     if not plot.exists():
-        raise SystemExit("bench: the README needs the plot of connections: run all rows, with gnuplot")
-    text = README.read_text(encoding="utf-8")
+        raise SystemExit("bench: docs/PERFORMANCE.md needs the plot of connections: run all rows, with gnuplot")
+    text = DOCUMENT.read_text(encoding="utf-8")
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"bench: {README} lacks the line {BEGIN if not begin else END}")
+        raise SystemExit(f"bench: {DOCUMENT} lacks the line {BEGIN if not begin else END}")
     RESULTS.mkdir(exist_ok=True)
     shutil.copyfile(plot, RESULTS / plot.name)
     lines = ["| " + " | ".join(HEADING) + " |", "|---|---|---|---|---|"]
     lines += ["| " + " | ".join(figure.cells()) + " |" for figure in figures]
     block = (f"{describe(machine)}.\n\n" + "\n".join(lines) +
-             f"\n\n![throughput against connections](tests/bench/results/{plot.name})\n")
-    README.write_text(head + begin + block + end + tail, encoding="utf-8")
-    print(f"bench: {README} and {RESULTS / plot.name} are those of this run")
+             f"\n\n![throughput against connections](../tests/bench/results/{plot.name})\n")
+    DOCUMENT.write_text(head + begin + block + end + tail, encoding="utf-8")
+    print(f"bench: {DOCUMENT} and {RESULTS / plot.name} are those of this run")

@@ -124,17 +124,17 @@ class ReportTest(unittest.TestCase):
         """Per minute, of samples in seconds."""
         self.assertAlmostEqual(figures.slope_per_minute([(second, 7 + 3 * second) for second in range(10)]), 180)
 
-    def test_rewrites_only_its_own_part_of_the_readme(self):
+    def test_rewrites_only_its_own_part_of_the_document(self):
         """Twice, with what stands around it kept."""
         made = [figures.Figure("GetUser", "at least 1.25 x", "5 against 4", 1.3, 1.25)]
         with tempfile.TemporaryDirectory(prefix="userd-bench.") as name:
             directory = pathlib.Path(name)
             (directory / "throughput.svg").write_text("<svg/>", encoding="ascii")
-            call_report.README, call_report.RESULTS = directory / "README.md", directory / "results"
+            call_report.DOCUMENT, call_report.RESULTS = directory / "README.md", directory / "results"
             for old in ("", "old\n"):
-                call_report.README.write_text("head\n" + call_report.BEGIN + old + call_report.END + "tail\n", encoding="utf-8")
-                call_report.update_readme(made, MACHINE, directory)
-            text = call_report.README.read_text(encoding="utf-8")
+                call_report.DOCUMENT.write_text("head\n" + call_report.BEGIN + old + call_report.END + "tail\n", encoding="utf-8")
+                call_report.update_document(made, MACHINE, directory)
+            text = call_report.DOCUMENT.read_text(encoding="utf-8")
             self.assertTrue((directory / "results/throughput.svg").exists())
         self.assertTrue(text.startswith("head\n" + call_report.BEGIN) and text.endswith(call_report.END + "tail\n"))
         self.assertIn("| GetUser | at least 1.25 x | 5 against 4 | 1.30 | yes |", text)
