@@ -11,7 +11,16 @@ function(userd_install_compressed source name destination)
     install(FILES ${output} DESTINATION ${destination})
 endfunction()
 
-userd_install_compressed(${CMAKE_SOURCE_DIR}/debian/userd.8 userd.8 ${CMAKE_INSTALL_MANDIR}/man8)
+userd_install_compressed(${CMAKE_SOURCE_DIR}/docs/man/userd.8 userd.8 ${CMAKE_INSTALL_MANDIR}/man8)
+# userd.conf(5) is made of the commented file.
+find_program(PYTHON3_PROGRAM python3 REQUIRED)
+set(userd_conf_page ${CMAKE_CURRENT_BINARY_DIR}/userd.conf.5)
+add_custom_command(OUTPUT ${userd_conf_page}
+    COMMAND ${PYTHON3_PROGRAM} -B ${CMAKE_SOURCE_DIR}/docs/man/userd_conf_page ${CMAKE_SOURCE_DIR}/etc/userd.conf > ${userd_conf_page}
+    DEPENDS ${CMAKE_SOURCE_DIR}/docs/man/userd_conf_page ${CMAKE_SOURCE_DIR}/etc/userd.conf)
+userd_install_compressed(${userd_conf_page} userd.conf.5 ${CMAKE_INSTALL_MANDIR}/man5)
+install(FILES ${CMAKE_SOURCE_DIR}/etc/userd.bash-completion DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME userd)
+install(DIRECTORY ${CMAKE_SOURCE_DIR}/docs DESTINATION ${CMAKE_INSTALL_DOCDIR} PATTERN man EXCLUDE)
 if(CMAKE_INSTALL_PREFIX STREQUAL "/usr")
     userd_install_compressed(${CMAKE_SOURCE_DIR}/debian/changelog changelog ${CMAKE_INSTALL_DOCDIR})
     install(FILES ${CMAKE_SOURCE_DIR}/debian/copyright DESTINATION ${CMAKE_INSTALL_DOCDIR})
