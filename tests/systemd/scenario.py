@@ -244,7 +244,7 @@ class Package(unittest.TestCase):
             wait_for(lambda: is_active() and os.stat(f"/proc/{main_pid()}/exe").st_ino != program, "the new program")
             load.wait_for_more()
         print(f"upgrade: {sum(load.answered)} calls, {len(load.failures)} failed", flush=True)
-        self.assertEqual(run("dpkg-query", "--show", "--showformat", "${Version}", "userd"), "0.1.0+second")
+        self.assertRegex(run("dpkg-query", "--show", "--showformat", "${Version}", "userd"), r"^[0-9.]+\+second$")
         if can_upgrade:
             self.assertEqual(load.failures, [])
             self.assertEqual(main_pid(), pid)
