@@ -10,6 +10,7 @@
 #include "master/address_ban.h"
 #include "master/address_limit.h"
 #include "master/address_rate.h"
+#include "master/refused_connections.h"
 
 #define LOG_LINES_A_SECOND 2
 #define HUNDRED            100
@@ -24,6 +25,7 @@ struct connection_admission {
     struct address_limit *limit; /* owned, as the next two */
     struct address_rate *rate;
     struct address_ban *ban;
+    struct refused_connections *refused; /* owned */
     struct log_limit refusal_log;
     struct log_limit ban_log;
 };
@@ -53,8 +55,8 @@ int connection_admission_set(
     return address_limit_reserve(admission->limit, admission->connections_max);
 }
 
-int connection_admission_new(const struct settings *settings, struct scoreboard_admission *counters,
-    struct connection_admission **ret_admission)
+int connection_admission_new(sd_event *event, const struct settings *settings,
+    struct scoreboard_admission *counters, struct connection_admission **ret_admission)
 {
     struct connection_admission *admission = calloc(1, sizeof(*admission));
     if (admission == NULL)
@@ -65,6 +67,8 @@ int connection_admission_new(const struct settings *settings, struct scoreboard_
         result = address_rate_new(&admission->rate);
     if (result == 0)
         result = address_ban_new(&admission->ban);
+    if (result == 0)
+        result = refused_connections_new(event, &admission->refused);
     if (result == 0)
         result = connection_admission_set(admission, settings);
     if (result < 0) {
@@ -79,6 +83,7 @@ struct connection_admission *connection_admission_free(struct connection_admissi
 {
     if (admission == NULL)
         return NULL;
+    (void)refused_connections_free(admission->refused);
     (void)address_ban_free(admission->ban);
     (void)address_rate_free(admission->rate);
     (void)address_limit_free(admission->limit);
@@ -126,7 +131,7 @@ static void say_short(struct connection_admission *admission, size_t living, siz
             living, most, reserve);
 }
 
-bool connection_admission_allows(struct connection_admission *admission,
+bool connection_admission_allows(struct connection_admission *admission, int *fd,
     const struct sockaddr *address, size_t living, size_t room, const char *listener,
     uint64_t now_us)
 {
@@ -155,7 +160,14 @@ bool connection_admission_allows(struct connection_admission *admission,
     if (refusal == SCOREBOARD_REFUSALS)
         return true;
     connection_admission_refuse(admission, refusal, listener, address);
+    if (is_bound && refusal != SCOREBOARD_REFUSAL_TOTAL)
+        refused_connections_hold(admission->refused, fd);
     return false;
+}
+
+void connection_admission_free_descriptors(struct connection_admission *admission)
+{
+    refused_connections_end_all(admission->refused);
 }
 
 unsigned int connection_admission_ban(

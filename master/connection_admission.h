@@ -1,6 +1,7 @@
 /* Who may connect: the limits on connections, in all and of each client address, and bans.
  *
- * Decides, counts and logs; accepts, passes and closes nothing. Addresses that the operator exempts
+ * Decides, counts and logs; accepts and passes nothing. Those that it refuses for what their address
+ * has done end a second later (refused_connections.h). Addresses that the operator exempts
  * (limits.exempt_addresses) and Unix sockets are bound by the total alone.
  */
 #ifndef USERD_MASTER_CONNECTION_ADMISSION_H
@@ -10,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <systemd/sd-event.h>
 
 #include "common/attributes.h"
 #include "common/scoreboard.h"
@@ -21,7 +23,7 @@
 struct connection_admission;
 
 /* Counts in `admission`, which must outlive it. 0, -ENOMEM, -EIO. */
-MUST_CHECK int connection_admission_new(const struct settings *settings,
+MUST_CHECK int connection_admission_new(sd_event *event, const struct settings *settings,
     struct scoreboard_admission *admission, struct connection_admission **ret_admission);
 /* NULL is fine. Always returns NULL. */
 struct connection_admission *connection_admission_free(struct connection_admission *admission);
@@ -30,12 +32,15 @@ struct connection_admission *connection_admission_free(struct connection_admissi
 MUST_CHECK int connection_admission_set(
     struct connection_admission *admission, const struct settings *settings);
 
-/* Whether a new connection from `address` may be passed to a worker, while there are `living` and
+/* Whether the new connection *fd from `address` may be passed to a worker, while there are `living` and
  * the workers have room for `room` in all. False: it was counted and logged, with the name of the
- * listener. `now_us`: CLOCK_MONOTONIC. */
-bool connection_admission_allows(struct connection_admission *admission,
+ * listener; where *fd is -1 afterwards it ends later, else the caller closes it. `now_us`:
+ * CLOCK_MONOTONIC. */
+bool connection_admission_allows(struct connection_admission *admission, int *fd,
     const struct sockaddr *address, size_t living, size_t room, const char *listener,
     uint64_t now_us);
+/* There are no descriptors left: ends those that were to end later. */
+void connection_admission_free_descriptors(struct connection_admission *admission);
 /* Counts and logs a refusal that was decided elsewhere. */
 void connection_admission_refuse(struct connection_admission *admission,
     enum scoreboard_refusal refusal, const char *listener, const struct sockaddr *address);

@@ -185,10 +185,10 @@ static size_t room_of_workers(const struct connection_dispatch *dispatch)
     return serving * descriptor_limit_connections(limit.rlim_cur);
 }
 
-static bool is_within_limits(
-    struct connection_dispatch *dispatch, uint32_t listener, const struct sockaddr_storage *address)
+static bool is_within_limits(struct connection_dispatch *dispatch, uint32_t listener, int *fd,
+    const struct sockaddr_storage *address)
 {
-    return connection_admission_allows(dispatch->admission, (const struct sockaddr *)address,
+    return connection_admission_allows(dispatch->admission, fd, (const struct sockaddr *)address,
         all_living_connections(dispatch), room_of_workers(dispatch),
         listener_name(dispatch, listener), monotonic_clock_turn_us(dispatch->options.event));
 }
@@ -320,7 +320,6 @@ static void shed_connection(struct connection_dispatch *dispatch, int listener_f
 static bool handle_accept_error(struct dispatch_source *source, int error)
 {
     struct connection_dispatch *dispatch = source->dispatch;
-    const struct listener *listener = &dispatch->options.listeners->items[source->listener];
     if (error == EAGAIN)
         return false;
     bool is_out_of_descriptors = error == EMFILE || error == ENFILE;
@@ -329,8 +328,9 @@ static bool handle_accept_error(struct dispatch_source *source, int error)
         return true; /* that connection's own trouble: accept(2), "Error handling" */
 
     log_failure(dispatch, source->listener, "accept failed, connection closed", error);
+    connection_admission_free_descriptors(dispatch->admission);
     if (is_out_of_descriptors)
-        shed_connection(dispatch, listener->fd);
+        shed_connection(dispatch, dispatch->options.listeners->items[source->listener].fd);
     pause_accepting(dispatch, true);
     return false;
 }
@@ -352,7 +352,7 @@ static bool accept_one(struct dispatch_source *source, int listener_fd)
         accept4(listener_fd, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return handle_accept_error(source, errno);
-    if (!is_within_limits(dispatch, source->listener, &address))
+    if (!is_within_limits(dispatch, source->listener, &fd, &address))
         return true;
     const int on = 1;
     if (!dispatch->options.listeners->items[source->listener].is_unix)
@@ -420,8 +420,8 @@ static int open_parts(struct connection_dispatch *dispatch, const struct setting
         return -errno;
     int result = passed_connections_new((size_t)settings->limits.connections, &dispatch->passed);
     if (result == 0)
-        result = connection_admission_new(
-            settings, &dispatch->options.scoreboard->admission, &dispatch->admission);
+        result = connection_admission_new(dispatch->options.event, settings,
+            &dispatch->options.scoreboard->admission, &dispatch->admission);
     return result < 0 ? result : connection_dispatch_set_limits(dispatch, settings);
 }
 
