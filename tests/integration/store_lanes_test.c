@@ -284,3 +284,31 @@ Test(store_lanes, keep_ordered_requests_on_one_connection)
     cr_assert(first.place < second.place);
     cr_assert(other.pid != first.pid, "another write waited behind them");
 }
+
+static void when_asked_in_room(struct asked *asked, bool is_large)
+{
+    *asked = (struct asked){.request = {.is_large = is_large, .takes_room = true}};
+    cr_assert(store_lanes_has_room(lanes, false, is_large));
+    when_asked(asked, is_large ? &sleeps : &who_answers);
+}
+
+/* Whoever asks for ten thousand names at a time keeps others from one connection, and no more. */
+Test(store_lanes, let_others_go_beside_large_reads)
+{
+    struct asked large[2];
+    struct asked others[STORE_LANES_IN_FLIGHT];
+    given_lanes(2);
+    when_asked_in_room(&large[0], true);
+    for (int i = 0; i < STORE_LANES_IN_FLIGHT; i++)
+        when_asked_in_room(&others[i], false);
+    cr_assert_not(store_lanes_has_room(lanes, false, false), "they would wait behind a large read");
+    when_asked_in_room(&large[1], true);
+    cr_assert_not(store_lanes_has_room(lanes, false, true), "all connections are for large reads");
+    cr_assert(TURN_UNTIL(large[0].is_answered && large[1].is_answered));
+    cr_assert_eq(large[0].pid, large[1].pid);
+    for (int i = 0; i < STORE_LANES_IN_FLIGHT; i++) {
+        cr_assert(others[i].is_answered && others[i].place < large[0].place, "%d waited", i);
+        cr_assert(others[i].pid != large[0].pid);
+    }
+    cr_assert(store_lanes_has_room(lanes, false, true));
+}

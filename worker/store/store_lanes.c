@@ -26,6 +26,7 @@ struct store_lane {
     struct store_lanes *lanes;
     struct db_connection *connection; /* owned */
     size_t writes_in_flight;
+    size_t large_in_flight;
     size_t ordered_in_flight;
     size_t room_taken;
 };
@@ -160,7 +161,14 @@ static void on_check_failed(const char *sqlstate, void *userdata)
 
 /* ---- choosing ---- */
 
-/* The ready lane from number `first` on with the fewest requests in flight; NULL: none is ready. */
+/* How much is in flight, in statements of calls. */
+static size_t load_of(const struct store_lane *lane)
+{
+    return db_connection_in_flight(lane->connection) +
+           lane->large_in_flight * STORE_LANES_IN_FLIGHT;
+}
+
+/* The ready lane from number `first` on with the least in flight; NULL: none is ready. */
 static const struct store_lane *least_busy(
     const struct store_lanes *lanes, size_t first, bool is_without_writes)
 {
@@ -169,8 +177,7 @@ static const struct store_lane *least_busy(
         const struct store_lane *lane = &lanes->lanes[i];
         if (!is_usable(lane) || (is_without_writes && lane->writes_in_flight > 0))
             continue;
-        if (!best ||
-            db_connection_in_flight(lane->connection) < db_connection_in_flight(best->connection))
+        if (!best || load_of(lane) < load_of(best))
             best = lane;
     }
     return best;
@@ -181,6 +188,14 @@ static const struct store_lane *choose(const struct store_lanes *lanes, bool is_
     const struct store_lane *lane =
         is_write ? least_busy(lanes, 1, false) : least_busy(lanes, 0, true);
     return lane ? lane : least_busy(lanes, 0, false);
+}
+
+static const struct store_lane *choose_large(const struct store_lanes *lanes)
+{
+    for (size_t i = 0; i < lanes->count; i++)
+        if (lanes->lanes[i].large_in_flight > 0 && is_usable(&lanes->lanes[i]))
+            return &lanes->lanes[i];
+    return choose(lanes, false);
 }
 
 /* Ordered requests keep to the connection that has others of them. */
@@ -200,9 +215,9 @@ bool store_lanes_refuses_writes(const struct store_lanes *lanes)
     return false;
 }
 
-bool store_lanes_has_room(const struct store_lanes *lanes, bool is_write)
+bool store_lanes_has_room(const struct store_lanes *lanes, bool is_write, bool is_large)
 {
-    const struct store_lane *lane = choose(lanes, is_write);
+    const struct store_lane *lane = is_large ? choose_large(lanes) : choose(lanes, is_write);
     return lane && lane->room_taken < STORE_LANES_IN_FLIGHT;
 }
 
@@ -211,6 +226,8 @@ static void on_answer(struct db_request *db_request, const struct db_answer *ans
     struct store_request *request = CONTAINER_OF(db_request, struct store_request, request);
     if (request->is_write)
         request->lane->writes_in_flight--;
+    if (request->is_large)
+        request->lane->large_in_flight--;
     if (request->is_ordered)
         request->lane->ordered_in_flight--;
     if (request->takes_room)
@@ -223,8 +240,9 @@ int store_lanes_submit(struct store_lanes *lanes, struct store_request *request,
 {
     if (request->is_write && store_lanes_refuses_writes(lanes))
         return -EAGAIN;
-    const struct store_lane *chosen =
-        request->is_ordered ? choose_ordered(lanes) : choose(lanes, request->is_write);
+    const struct store_lane *chosen = request->is_ordered ? choose_ordered(lanes)
+                                      : request->is_large ? choose_large(lanes)
+                                                          : choose(lanes, request->is_write);
     if (!chosen || lanes->is_closing)
         return -ENOTCONN;
     struct store_lane *lane = &lanes->lanes[chosen - lanes->lanes];
@@ -233,6 +251,8 @@ int store_lanes_submit(struct store_lanes *lanes, struct store_request *request,
     int error = db_connection_submit(lane->connection, &request->request, steps, step_count);
     if (!error && request->is_write)
         lane->writes_in_flight++;
+    if (!error && request->is_large)
+        lane->large_in_flight++;
     if (!error && request->is_ordered)
         lane->ordered_in_flight++;
     if (!error && request->takes_room)

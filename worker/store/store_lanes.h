@@ -2,7 +2,8 @@
  *
  * Answers on one connection come in order, so that a statement that waits for a row lock holds up
  * all behind it. Where there is more than one connection the first is therefore for reads alone,
- * and a read goes behind a write only when nothing else is ready. When one connection is lost the
+ * and a read goes behind a write only when nothing else is ready. A large read counts as all that a
+ * connection has room for, so that others wait rather than go behind it. When one connection is lost the
  * others are asked whether they live. Loop thread only.
  */
 #ifndef USERD_WORKER_STORE_STORE_LANES_H
@@ -21,6 +22,8 @@ struct store_lane;
 struct store_request {
     void (*on_answer)(struct store_request *request, const struct db_answer *answer);
     bool is_write;
+    bool is_large; /* a read that takes long: all that are in flight share one connection, and
+                      others go by another one if they can */
     bool takes_room; /* one of those that store_lanes_has_room() counts */
     /* Runs after every other ordered request that was submitted before it: all that are in flight
      * share one connection. */
@@ -58,7 +61,7 @@ bool store_lanes_refuses_writes(const struct store_lanes *lanes);
 bool store_lanes_is_idle(const struct store_lanes *lanes);
 /* Batches of events, of which there is a bounded number, do not count: they come one upon the other
  * as long as there is a backlog, and calls must not wait for its end. */
-bool store_lanes_has_room(const struct store_lanes *lanes, bool is_write);
+bool store_lanes_has_room(const struct store_lanes *lanes, bool is_write, bool is_large);
 /* Sends, with room or without; as db_connection_submit(). -EAGAIN: writes are refused now. */
 MUST_CHECK int store_lanes_submit(struct store_lanes *lanes, struct store_request *request,
     const struct db_step *steps, size_t step_count);

@@ -12,6 +12,7 @@
 
 static const struct user_shape *const shapes[USER_QUESTION_KINDS] = {
     [USER_QUESTION_NAMES] = &user_read_names,
+    [USER_QUESTION_NAMES_OF_MANY] = &user_read_names_of_many,
     [USER_QUESTION_ID] = &user_read_id,
     [USER_QUESTION_RENAME] = &user_write_rename,
     [USER_QUESTION_DELETE] = &user_write_delete,
@@ -39,8 +40,7 @@ static struct user_batch *new_batch(struct user_store *store, enum user_question
 static void finish_batch(struct user_batch *batch)
 {
     struct user_store *store = batch->store;
-    if (shapes[batch->kind]->is_write)
-        store->is_write_in_flight[batch->kind] = false;
+    store->is_one_in_flight[batch->kind] = false;
     store->batches_in_flight--;
     batch->next_free = store->free_batches;
     store->free_batches = batch;
@@ -171,10 +171,10 @@ bool user_batch_start(struct user_store *store, enum user_question_kind kind)
         return false;
     }
     store->batches_in_flight++;
-    if (shape->is_write)
-        store->is_write_in_flight[kind] = true;
+    store->is_one_in_flight[kind] = shape->is_one_at_a_time;
     batch->request.on_answer = on_answer;
     batch->request.is_write = shape->is_write;
+    batch->request.is_large = shape->is_large;
     batch->request.takes_room = true;
     batch->sent_us = user_store_now_us();
     shape->take(batch, &store->queues[kind], batch->sent_us);

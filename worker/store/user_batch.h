@@ -12,12 +12,15 @@
 #include "worker/store/store_lanes.h"
 
 #define USER_BATCH_QUESTIONS 1024
+#define USER_BATCH_IDS       1024 /* that are asked for; a question with more goes alone */
 
 struct user_batch;
 
 struct user_shape {
     const struct db_statement *statement;
     bool is_write;
+    bool is_large;        /* as store_request says */
+    bool is_one_at_a_time; /* the next batch is sent when this one has been answered */
     /* Moves the questions that may go together from the queue into the batch; those that are over
      * are answered. */
     void (*take)(struct user_batch *batch, struct question_queue *queue, int64_t now_us);
@@ -30,7 +33,7 @@ struct user_shape {
     bool (*explains_error)(const struct db_answer *answer, enum user_outcome *ret_outcome);
 };
 
-extern const struct user_shape user_read_names, user_read_id, user_write_rename, user_write_delete;
+extern const struct user_shape user_read_names, user_read_names_of_many, user_read_id, user_write_rename, user_write_delete;
 
 /* One id that a batch of names asks for. */
 struct name_slot {

@@ -4,9 +4,8 @@
 #include "worker/store/user_batch.h"
 #include "worker/store/user_store_private.h"
 
-#define NAMES_BATCH_IDS 1024 /* a question with more goes alone */
-#define ID_BATCH_NAMES  256
-#define ID_BATCH_BYTES  ((size_t)256 * 1024)
+#define ID_BATCH_NAMES 256
+#define ID_BATCH_BYTES ((size_t)256 * 1024)
 
 static const struct db_statement names_by_id = {
     .name = "names_by_id",
@@ -53,13 +52,13 @@ static const int32_t *asked_ids(const struct user_question *question, size_t *re
 static void take_names(struct user_batch *batch, struct question_queue *queue, int64_t now_us)
 {
     size_t id_count = 0;
-    while (batch->question_count < USER_BATCH_QUESTIONS && id_count < NAMES_BATCH_IDS) {
+    while (batch->question_count < USER_BATCH_QUESTIONS && id_count < USER_BATCH_IDS) {
         const struct user_question *question = question_queue_next(queue, now_us);
         if (!question)
             return;
         size_t count = 0;
         (void)asked_ids(question, &count);
-        if (batch->question_count > 0 && id_count + count > NAMES_BATCH_IDS)
+        if (batch->question_count > 0 && id_count + count > USER_BATCH_IDS)
             return;
         id_count += count;
         batch->questions[batch->question_count++] = question_queue_pop_next(queue);
@@ -172,6 +171,16 @@ static void answer_names_batch(struct user_batch *batch, const PGresult *result)
 
 const struct user_shape user_read_names = {
     .statement = &names_by_id,
+    .take = take_names,
+    .add_parameters = add_names_parameters,
+    .answer = answer_names_batch,
+};
+
+/* A statement takes a while, and so does its answer: they go by one connection, and others beside
+ * them. */
+const struct user_shape user_read_names_of_many = {
+    .statement = &names_by_id,
+    .is_large = true,
     .take = take_names,
     .add_parameters = add_names_parameters,
     .answer = answer_names_batch,

@@ -63,8 +63,9 @@ static bool dispatch_kind(struct user_store *store, enum user_question_kind kind
         question_queue_answer_all(&store->queues[kind], USER_STANDBY_AWAY);
         return false;
     }
-    if (question_queue_is_empty(&store->queues[kind]) || store->is_write_in_flight[kind] ||
-        !store_lanes_has_room(store->lanes, is_write_kind(kind)))
+    if (question_queue_is_empty(&store->queues[kind]) || store->is_one_in_flight[kind] ||
+        !store_lanes_has_room(
+            store->lanes, is_write_kind(kind), kind == USER_QUESTION_NAMES_OF_MANY))
         return false;
     return user_batch_start(store, kind);
 }
@@ -160,7 +161,8 @@ void user_store_ask(
     struct user_store *store, struct user_question *question, enum user_question_kind kind)
 {
     enum user_outcome outcome;
-    question->kind = kind;
+    bool is_large = kind == USER_QUESTION_NAMES && question->cost > USER_BATCH_IDS;
+    question->kind = is_large ? USER_QUESTION_NAMES_OF_MANY : kind;
     if (!question_intake_put(&store->intake, question, &outcome))
         question->on_done(question, outcome);
 }

@@ -37,11 +37,13 @@ enum user_outcome {
 
 enum user_question_kind {
     USER_QUESTION_NAMES, /* user_name_question and user_names_question share one shape */
+    USER_QUESTION_NAMES_OF_MANY, /* those that are too large to go with others; the store sorts
+                                    them out */
     USER_QUESTION_ID,
     USER_QUESTION_RENAME,
     USER_QUESTION_DELETE,
 };
-#define USER_QUESTION_KINDS 4
+#define USER_QUESTION_KINDS 5
 
 /* What every question begins with. The caller zeroes it and fills in deadline_us, is_cancelled and
  * on_done. */

@@ -261,6 +261,7 @@ static bool explains_rename_error(const struct db_answer *answer, enum user_outc
 const struct user_shape user_write_rename = {
     .statement = &rename_users,
     .is_write = true,
+    .is_one_at_a_time = true,
     .take = take_writes,
     .add_parameters = add_rename_parameters,
     .answer = answer_renames,
@@ -310,6 +311,7 @@ static void answer_deletes(struct user_batch *batch, const PGresult *result)
 const struct user_shape user_write_delete = {
     .statement = &delete_users,
     .is_write = true,
+    .is_one_at_a_time = true,
     .take = take_writes,
     .add_parameters = add_delete_parameters,
     .answer = answer_deletes,

@@ -139,3 +139,23 @@ Test(user_batch, takes_ids_that_were_chosen_to_meet_as_any_others)
     cr_assert_lt(chosen_us, CHEAP_TIMES * (usual_us + 100), "%lld us against %lld",
         (long long)chosen_us, (long long)usual_us);
 }
+
+static size_t asked_of_kind(uint32_t cost, enum user_question_kind kind)
+{
+    static struct user_names_question question;
+    question = (struct user_names_question){
+        .question = {.on_done = on_done, .deadline_us = INT64_MAX, .cost = cost}};
+    user_store_ask(&store, &question.question, USER_QUESTION_NAMES);
+    question_intake_take(&store.intake, store.queues);
+    size_t waiting = store.queues[kind].ring_count;
+    question_queue_answer_all(&store.queues[kind], USER_UNAVAILABLE);
+    return waiting;
+}
+
+Test(user_batch, large_questions_wait_apart_from_others)
+{
+    cr_assert_eq(asked_of_kind(0, USER_QUESTION_NAMES), 1);
+    cr_assert_eq(asked_of_kind(USER_BATCH_IDS, USER_QUESTION_NAMES), 1);
+    cr_assert_eq(asked_of_kind(USER_BATCH_IDS + 1, USER_QUESTION_NAMES_OF_MANY), 1);
+    cr_assert_eq(asked_of_kind(USER_NAMES_MAX, USER_QUESTION_NAMES_OF_MANY), 1);
+}
