@@ -36,6 +36,7 @@ class FloodTest(unittest.TestCase):
         self.addCleanup(self.service.stop)
         self.service.start()
         self.service.sql("""INSERT INTO "user" (id_auth, username) SELECT id, 'user number ' || id FROM generate_series(1, 10000) AS id""")
+        userd_service.wait_for(lambda: self.service.sql("SELECT count(*) FROM username_unreconciled") == "0", "reconciled names")
         self.calm = self.polite(CALM_S)
         self.worker = self.worker_pid()
 
@@ -64,6 +65,11 @@ class FloodTest(unittest.TestCase):
         """proc(5): clear_refs."""
         pathlib.Path(f"/proc/{self.worker}/clear_refs").write_text("5", encoding="ascii")
 
+    def cpu_s(self, pid=None):
+        """That a process, by default the worker, has used so far; one that is a zombie too."""
+        fields = pathlib.Path(f"/proc/{pid or self.worker}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def under(self, kind, connections, address, sources=ATTACKER):
         """One flood."""
         self.forget_peak()
@@ -72,12 +78,16 @@ class FloodTest(unittest.TestCase):
             self.addCleanup(flooder.kill)
             self.assertEqual(flooder.stdout.readline(), "begun\n")
             time.sleep(HEAD_START_S)  # those that were there before are not what it is about: polite clients come during the flood
+            pids = {"master": self.service.master.pid, "worker": self.worker, "flooder": flooder.pid}
+            before = {name: self.cpu_s(pid) for name, pid in pids.items()}
             polite = self.polite(FLOOD_S)
+            cores = {name: round((self.cpu_s(pid) - before[name]) / FLOOD_S, 2) for name, pid in pids.items()}
             harm = json.loads(flooder.communicate(timeout=userd_service.TIMEOUT_S)[0])
         share = polite["ok_rate"] / self.calm["ok_rate"]
         peak_kib = self.peak_kib()
         print(f"{kind} from {connections}: {polite['ok_rate']:.0f} of {self.calm['ok_rate']:.0f} calls/s ({share:.0%}), "
-              f"p99 {polite['p99_us'] / 1000:.1f} ms, peak {peak_kib / 1024:.0f} MiB, flood {harm}", flush=True)
+              f"p99 {polite['p99_us'] / 1000:.1f} ms, peak {peak_kib / 1024:.0f} MiB, "
+              f"load {os.getloadavg()[0]:.1f}, cores {cores}, flood {harm}", flush=True)
         with self.subTest(kind=kind, connections=connections):
             self.assertEqual(self.worker_pid(), self.worker, "the worker was killed")
             self.assertGreaterEqual(share, LEAST_SHARE)
@@ -109,8 +119,9 @@ class FloodTest(unittest.TestCase):
         self.flood("half_open")
 
     def test_half_open_calls_on_many_connections(self):
-        """A hundred of them."""
-        self.under("half_open", 100, self.service.gateway)
+        """A hundred of them, and a thousand."""
+        for connections in (100, 1000):
+            self.under("half_open", connections, self.service.gateway)
 
     def test_colliding_ids(self):
         """10,000 ids each, that one table puts in one place."""
@@ -118,13 +129,10 @@ class FloodTest(unittest.TestCase):
 
     def cpu_of_answer(self, kind):
         """Of the worker, in seconds."""
-        def used():
-            fields = pathlib.Path(f"/proc/{self.worker}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        before = used()
+        before = self.cpu_s()
         done = subprocess.run([FLOODER, kind, self.service.post, "1", "2", ATTACKER], stdout=subprocess.PIPE, check=True,
                               timeout=userd_service.TIMEOUT_S)
-        return (used() - before) / max(1, json.loads(done.stdout.splitlines()[-1])["answers"])
+        return (self.cpu_s() - before) / max(1, json.loads(done.stdout.splitlines()[-1])["answers"])
 
     def test_colliding_ids_cost_what_others_cost(self):
         """In the worker."""
