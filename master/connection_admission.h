@@ -1,7 +1,7 @@
 /* Who may connect: the limits on connections, in all and of each client address, and bans.
  *
- * Decides, counts and logs; accepts and passes nothing. Those that it refuses for what their address
- * has done end a second later (refused_connections.h). Addresses that the operator exempts
+ * Decides, counts and logs; accepts and passes nothing. Those that it refuses for what their
+ * address has done end a second later (refused_connections.h). Addresses that the operator exempts
  * (limits.exempt_addresses) and Unix sockets are bound by the total alone.
  */
 #ifndef USERD_MASTER_CONNECTION_ADMISSION_H
@@ -32,9 +32,9 @@ struct connection_admission *connection_admission_free(struct connection_admissi
 MUST_CHECK int connection_admission_set(
     struct connection_admission *admission, const struct settings *settings);
 
-/* Whether the new connection *fd from `address` may be passed to a worker, while there are `living` and
- * the workers have room for `room` in all. False: it was counted and logged, with the name of the
- * listener; where *fd is -1 afterwards it ends later, else the caller closes it. `now_us`:
+/* Whether the new connection *fd from `address` may be passed to a worker, while there are `living`
+ * and the workers have room for `room` in all. False: it was counted and logged, with the name of
+ * the listener; where *fd is -1 afterwards it ends later, else the caller closes it. `now_us`:
  * CLOCK_MONOTONIC. */
 bool connection_admission_allows(struct connection_admission *admission, int *fd,
     const struct sockaddr *address, size_t living, size_t room, const char *listener,

@@ -18,6 +18,12 @@
 /* Who opens so many streams for each that he takes back has most of them answered. */
 #define HEADERS_FOR_RESET 5
 
+/* The C core keeps this much of a header field, which may be one byte in its frame; and no more
+ * fields of a frame than fit into the size that we tell, with 32 bytes for each and no empty ones.
+ */
+#define FIELD_BYTES     64
+#define FIELDS_OF_FRAME 496
+
 #define SETTINGS_BYTES 60 /* ten parameters: no client sends more of them in a frame */
 
 void rpc_frames_init(struct rpc_frames *frames)
@@ -31,19 +37,6 @@ void rpc_frames_cleanup(struct rpc_frames *frames)
     rpc_open_requests_cleanup(&frames->open);
 }
 
-/* Judged by what the head promises: nothing of a frame too many reaches the C core's parser. */
-static enum rpc_frames_verdict add_to_block(
-    struct rpc_frames *frames, const struct rpc_frames_limits *limits, uint32_t length)
-{
-    frames->block_bytes += length; /* 24 bits each, and few of them */
-    frames->block_frames++;
-    if (frames->block_bytes > limits->block_bytes || frames->block_frames > limits->block_frames)
-        return RPC_FRAMES_BLOCK;
-    if ((frames->head[4] & FLAG_END_HEADERS) != 0)
-        frames->block_frames = 0;
-    return RPC_FRAMES_FINE;
-}
-
 static uint32_t length_of(const uint8_t *head)
 {
     return (uint32_t)head[0] << 16 | (uint32_t)head[1] << 8 | head[2];
@@ -53,6 +46,27 @@ static uint32_t stream_of(const uint8_t *head)
 {
     return (uint32_t)(head[5] & 0x7f) << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 |
            head[8];
+}
+
+/* What the call may hold of this frame's fields until its request is here. */
+static void add_fields(struct rpc_frames *frames, uint32_t length)
+{
+    uint32_t fields = length < FIELDS_OF_FRAME ? length : FIELDS_OF_FRAME;
+    rpc_open_requests_add(&frames->open, stream_of(frames->head), fields * FIELD_BYTES);
+}
+
+/* Judged by what the head promises: nothing of a frame too many reaches the C core's parser. */
+static enum rpc_frames_verdict add_to_block(
+    struct rpc_frames *frames, const struct rpc_frames_limits *limits, uint32_t length)
+{
+    frames->block_bytes += length; /* 24 bits each, and few of them */
+    frames->block_frames++;
+    if (frames->block_bytes > limits->block_bytes || frames->block_frames > limits->block_frames)
+        return RPC_FRAMES_BLOCK;
+    add_fields(frames, length);
+    if ((frames->head[4] & FLAG_END_HEADERS) != 0)
+        frames->block_frames = 0;
+    return RPC_FRAMES_FINE;
 }
 
 /* A stream whose request is to come, unless this is its end. */

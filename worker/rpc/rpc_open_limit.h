@@ -2,9 +2,9 @@
  * the worker; and for how long.
  *
  * Each costs the C core a call with its header fields, and what has come of its message. They count
- * in units: one for each, and one for each rpc_open_limits.unit_bytes of messages. An address may
- * have as many as are free (as with calls, rpc_peer.h), and above the limit of the worker those
- * connections go that have more than others. Pure.
+ * in units: one for each, and one for each rpc_open_limits.unit_bytes of messages and fields. An
+ * address may have as many as are free (as with calls, rpc_peer.h), and above the limit of the
+ * worker those connections go that have more than others. Pure.
  */
 #ifndef USERD_WORKER_RPC_RPC_OPEN_LIMIT_H
 #define USERD_WORKER_RPC_RPC_OPEN_LIMIT_H

@@ -17,7 +17,7 @@
 struct rpc_open_request {
     uint32_t stream;
     uint32_t begun_ms; /* goes round */
-    uint32_t bytes;    /* of its message that have come */
+    uint32_t bytes;    /* of its header fields and its message that have come */
     bool is_over;      /* it is not here any more */
 };
 
@@ -38,7 +38,7 @@ void rpc_open_requests_cleanup(struct rpc_open_requests *requests);
  * there are `limit` already. -ENOMEM. */
 MUST_CHECK int rpc_open_requests_begin(
     struct rpc_open_requests *requests, uint32_t stream, uint32_t limit, uint32_t now_ms);
-/* So many more bytes of its message have come, and there are more to come. */
+/* So many more bytes of it have come, and there are more to come. */
 void rpc_open_requests_add(struct rpc_open_requests *requests, uint32_t stream, uint32_t bytes);
 /* Its first message is complete, or no more will come of it. It need not be here. */
 void rpc_open_requests_end(struct rpc_open_requests *requests, uint32_t stream);

@@ -3,8 +3,8 @@
  * Answers on one connection come in order, so that a statement that waits for a row lock holds up
  * all behind it. Where there is more than one connection the first is therefore for reads alone,
  * and a read goes behind a write only when nothing else is ready. A large read counts as all that a
- * connection has room for, so that others wait rather than go behind it. When one connection is lost the
- * others are asked whether they live. Loop thread only.
+ * connection has room for, so that others wait rather than go behind it. When one connection is
+ * lost the others are asked whether they live. Loop thread only.
  */
 #ifndef USERD_WORKER_STORE_STORE_LANES_H
 #define USERD_WORKER_STORE_STORE_LANES_H
@@ -22,8 +22,8 @@ struct store_lane;
 struct store_request {
     void (*on_answer)(struct store_request *request, const struct db_answer *answer);
     bool is_write;
-    bool is_large; /* a read that takes long: all that are in flight share one connection, and
-                      others go by another one if they can */
+    bool is_large;   /* a read that takes long: all that are in flight share one connection, and
+                        others go by another one if they can */
     bool takes_room; /* one of those that store_lanes_has_room() counts */
     /* Runs after every other ordered request that was submitted before it: all that are in flight
      * share one connection. */

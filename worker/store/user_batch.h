@@ -19,7 +19,7 @@ struct user_batch;
 struct user_shape {
     const struct db_statement *statement;
     bool is_write;
-    bool is_large;        /* as store_request says */
+    bool is_large;         /* as store_request says */
     bool is_one_at_a_time; /* the next batch is sent when this one has been answered */
     /* Moves the questions that may go together from the queue into the batch; those that are over
      * are answered. */
@@ -33,7 +33,8 @@ struct user_shape {
     bool (*explains_error)(const struct db_answer *answer, enum user_outcome *ret_outcome);
 };
 
-extern const struct user_shape user_read_names, user_read_names_of_many, user_read_id, user_write_rename, user_write_delete;
+extern const struct user_shape user_read_names, user_read_names_of_many, user_read_id,
+    user_write_rename, user_write_delete;
 
 /* One id that a batch of names asks for. */
 struct name_slot {

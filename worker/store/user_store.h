@@ -36,7 +36,7 @@ enum user_outcome {
 };
 
 enum user_question_kind {
-    USER_QUESTION_NAMES, /* user_name_question and user_names_question share one shape */
+    USER_QUESTION_NAMES,         /* user_name_question and user_names_question share one shape */
     USER_QUESTION_NAMES_OF_MANY, /* those that are too large to go with others; the store sorts
                                     them out */
     USER_QUESTION_ID,

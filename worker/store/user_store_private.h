@@ -27,8 +27,8 @@ struct user_store {
     size_t others_in_flight;      /* event batches and position questions */
     unsigned int careful_batches; /* of registrations to come, that may not be all new */
     bool is_one_in_flight[USER_QUESTION_KINDS]; /* of kinds of which one batch goes at a time */
-    unsigned int next_kind;          /* who goes first next time */
-    struct db_parameters parameters; /* owned: the statement that is being sent */
+    unsigned int next_kind;                     /* who goes first next time */
+    struct db_parameters parameters;            /* owned: the statement that is being sent */
     const struct db_statement *statements[USER_STORE_STATEMENTS + 1];
 };
 

@@ -227,6 +227,33 @@ Test(rpc_frames, ends_too_many_open_requests)
     then(begin_open_requests(17), RPC_FRAMES_OPEN_REQUESTS);
 }
 
+static uint64_t open_bytes_after(const struct script *script)
+{
+    struct rpc_frames frames;
+    rpc_frames_init(&frames);
+    cr_assert_eq(
+        rpc_frames_follow(&frames, &limits, script->bytes, script->length), RPC_FRAMES_FINE);
+    uint64_t bytes = frames.open.bytes;
+    rpc_frames_cleanup(&frames);
+    return bytes;
+}
+
+/* A byte of a block may be a field, which takes many bytes once it is unpacked. */
+Test(rpc_frames, counts_the_fields_of_open_requests)
+{
+    struct script *script = begin();
+    say(script, SETTINGS, ACK, 0);
+    say_on(script, HEADERS, 0, 1, 400);
+    say_on(script, CONTINUATION, END_HEADERS, 1, 500);
+    say_on(script, HEADERS, END_HEADERS | END_STREAM, 3, 400); /* is not open */
+    uint64_t bytes = open_bytes_after(script);
+    cr_assert_geq(bytes, 800 * 64);
+    cr_assert_lt(bytes, 900 * 64); /* no frame has 500 fields */
+    say_on(script, RST_STREAM, 0, 1, 4);
+    cr_assert_eq(open_bytes_after(script), 0);
+    free(script);
+}
+
 /* Ten parameters count as one frame more. */
 static struct script *begin_settings(unsigned int count, size_t length)
 {
