@@ -131,11 +131,11 @@ static void say_short(struct connection_admission *admission, size_t living, siz
             living, most, reserve);
 }
 
-bool connection_admission_allows(struct connection_admission *admission, int *fd,
-    const struct sockaddr *address, size_t living, size_t room, const char *listener,
-    uint64_t now_us)
+bool connection_admission_allows(struct connection_admission *admission,
+    const struct arrived_connection *connection, size_t living, size_t room, uint64_t now_us)
 {
     uint64_t key = 0;
+    const struct sockaddr *address = connection->address;
     size_t most = room < admission->connections_max ? room : admission->connections_max;
     size_t reserve = most * admission->reserved_percent / HUNDRED;
     bool is_bound =
@@ -159,9 +159,9 @@ bool connection_admission_allows(struct connection_admission *admission, int *fd
         refusal = SCOREBOARD_REFUSAL_ADDRESS;
     if (refusal == SCOREBOARD_REFUSALS)
         return true;
-    connection_admission_refuse(admission, refusal, listener, address);
+    connection_admission_refuse(admission, refusal, connection->listener, address);
     if (is_bound && refusal != SCOREBOARD_REFUSAL_TOTAL)
-        refused_connections_hold(admission->refused, fd);
+        refused_connections_hold(admission->refused, connection->fd);
     return false;
 }
 

@@ -22,6 +22,12 @@
 
 struct connection_admission;
 
+struct arrived_connection {
+    int *fd; /* the caller's, unless it is taken */
+    const struct sockaddr *address;
+    const char *listener; /* its name, for the log */
+};
+
 /* Counts in `admission`, which must outlive it. 0, -ENOMEM, -EIO. */
 MUST_CHECK int connection_admission_new(sd_event *event, const struct settings *settings,
     struct scoreboard_admission *admission, struct connection_admission **ret_admission);
@@ -32,13 +38,11 @@ struct connection_admission *connection_admission_free(struct connection_admissi
 MUST_CHECK int connection_admission_set(
     struct connection_admission *admission, const struct settings *settings);
 
-/* Whether the new connection *fd from `address` may be passed to a worker, while there are `living`
- * and the workers have room for `room` in all. False: it was counted and logged, with the name of
- * the listener; where *fd is -1 afterwards it ends later, else the caller closes it. `now_us`:
- * CLOCK_MONOTONIC. */
-bool connection_admission_allows(struct connection_admission *admission, int *fd,
-    const struct sockaddr *address, size_t living, size_t room, const char *listener,
-    uint64_t now_us);
+/* Whether a new connection may be passed to a worker, while there are `living` and the workers have
+ * room for `room` in all. False: it was counted and logged; where its descriptor is -1 afterwards
+ * it ends later, else the caller closes it. `now_us`: CLOCK_MONOTONIC. */
+bool connection_admission_allows(struct connection_admission *admission,
+    const struct arrived_connection *connection, size_t living, size_t room, uint64_t now_us);
 /* There are no descriptors left: ends those that were to end later. */
 void connection_admission_free_descriptors(struct connection_admission *admission);
 /* Counts and logs a refusal that was decided elsewhere. */

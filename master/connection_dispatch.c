@@ -185,14 +185,6 @@ static size_t room_of_workers(const struct connection_dispatch *dispatch)
     return serving * descriptor_limit_connections(limit.rlim_cur);
 }
 
-static bool is_within_limits(struct connection_dispatch *dispatch, uint32_t listener, int *fd,
-    const struct sockaddr_storage *address)
-{
-    return connection_admission_allows(dispatch->admission, fd, (const struct sockaddr *)address,
-        all_living_connections(dispatch), room_of_workers(dispatch),
-        listener_name(dispatch, listener), monotonic_clock_turn_us(dispatch->options.event));
-}
-
 static int send_connection(
     struct connection_dispatch *dispatch, uint32_t slot, const struct passed_connection *passed)
 {
@@ -352,7 +344,11 @@ static bool accept_one(struct dispatch_source *source, int listener_fd)
         accept4(listener_fd, (struct sockaddr *)&address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return handle_accept_error(source, errno);
-    if (!is_within_limits(dispatch, source->listener, &fd, &address))
+    const struct arrived_connection arrived = {
+        &fd, (const struct sockaddr *)&address, listener_name(dispatch, source->listener)};
+    if (!connection_admission_allows(dispatch->admission, &arrived,
+            all_living_connections(dispatch), room_of_workers(dispatch),
+            monotonic_clock_turn_us(dispatch->options.event)))
         return true;
     const int on = 1;
     if (!dispatch->options.listeners->items[source->listener].is_unix)

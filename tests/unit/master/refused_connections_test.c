@@ -101,7 +101,8 @@ Test(refused_connections, all_end_when_descriptors_are_needed)
 Test(refused_connections, go_round_in_their_ring)
 {
     for (int i = 0; i < 2 * REFUSED_CONNECTIONS_MAX; i++) {
-        int client CLEANUP(fd_close) = hold_one();
+        int client = hold_one();
+        fd_close(&client);
     }
     cr_assert_leq(refused_connections_count(connections), REFUSED_CONNECTIONS_MAX);
     int last CLEANUP(fd_close) = hold_one();
