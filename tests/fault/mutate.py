@@ -57,8 +57,8 @@ MUTATIONS = {
         ["--point", "broker.hang", "--repeat", "4"], "first_occurrences_are_in_commit_order"),
     "commits_what_is_read": Mutation(
         "Kafka is told what is read, not what is applied",
-        [("eventd/deliver_flow.c", "            partition->window.position;\n        partition->committed",
-          "            partition->next_offset;\n        partition->committed"),
+        [("eventd/deliver_flow.c", "                partition->window.position, consumer_group_database(flow->group));",
+          "                partition->next_offset, consumer_group_database(flow->group));"),
          ("eventd/deliver_flow.c", "#define COMMIT_INTERVAL_US  UINT64_C(1000000)", "#define COMMIT_INTERVAL_US  UINT64_C(20000)")],
         ["--point", "postgres.hang", "--repeat", "4"], "kafkas_commit_never_passes_what_is_applied"),
     "two_deletes": Mutation(
