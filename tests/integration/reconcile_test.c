@@ -1,6 +1,7 @@
 /* Beside userd a member of the legacy service registers and renames users, as in a takeover: what
  * it writes has no claim, until userd sees to it. */
 #include <criterion/criterion.h>
+#include <libpq-fe.h>
 #include <stdio.h>
 
 #include "tests/harness/test_userd.h"
@@ -15,15 +16,50 @@ static void init(void)
     given_userd(&userd, &options);
 }
 
+static void as_superuser(const char *sql)
+{
+    PGconn *connection = PQconnectdb(userd.database.admin_url);
+    PGresult *result = PQexec(connection, sql);
+    cr_assert_eq(
+        PQresultStatus(result), PGRES_COMMAND_OK, "%s: %s", sql, PQerrorMessage(connection));
+    PQclear(result);
+    PQfinish(connection);
+}
+
+/* The role of given_legacy_role() belongs to the cluster, and is named like the database. */
 static void fini(void)
 {
+    char sql[128];
+    (void)snprintf(sql, sizeof(sql), "DROP ROLE IF EXISTS legacy_%s", userd.database.name);
     finally_userd(&userd);
+    as_superuser(sql);
 }
 
 TestSuite(reconcile, .init = init, .fini = fini, .timeout = 120);
 
 static void when_legacy_writes(const char *sql)
 {
+    test_database_execute(&userd.database, sql);
+}
+
+/* It has rights on "user" and on nothing else. */
+static void given_legacy_role(void)
+{
+    char sql[512];
+    const char *name = userd.database.name;
+    (void)snprintf(sql, sizeof(sql), "CREATE ROLE legacy_%s; GRANT legacy_%s TO userd", name, name);
+    as_superuser(sql);
+    (void)snprintf(sql, sizeof(sql),
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON \"user\" TO legacy_%s;"
+        "GRANT USAGE ON SEQUENCE user_id_seq TO legacy_%s",
+        name, name);
+    test_database_execute(&userd.database, sql);
+}
+
+static void when_legacy_role_writes(const char *statements)
+{
+    char sql[1024];
+    (void)snprintf(sql, sizeof(sql), "SET ROLE legacy_%s; %s", userd.database.name, statements);
     test_database_execute(&userd.database, sql);
 }
 
@@ -107,4 +143,29 @@ Test(reconcile, leaves_out_what_userd_writes_itself)
     cr_assert_eq(reply.status, GRPC_STATUS_OK, "%s", reply.message);
     test_reply_cleanup(&reply);
     then_database_says(&userd, "SELECT is_called FROM username_unreconciled_number_seq", "f");
+}
+
+Test(reconcile, needs_no_right_of_the_role_that_writes)
+{
+    given_legacy_role();
+    when_legacy_role_writes("INSERT INTO \"user\" (id_auth, username) VALUES (5, 'Oracle')");
+    then_holder_is("oracle", "5");
+    when_legacy_role_writes("DELETE FROM \"user\" WHERE id_auth = 5");
+    then_holder_is("oracle", "");
+}
+
+/* A temporary table comes before all others, unless it is said where to look; and what its triggers
+ * did would be done with the rights of userd. */
+Test(reconcile, is_not_led_to_temporary_tables_of_the_role_that_writes)
+{
+    given_legacy_role();
+    when_legacy_role_writes("CREATE TEMPORARY TABLE username_unreconciled (id_auth integer);"
+                            "CREATE TEMPORARY TABLE username_claim (id_auth integer);"
+                            "GRANT ALL ON username_unreconciled, username_claim TO userd;"
+                            "INSERT INTO \"user\" (id_auth, username) VALUES (5, 'Oracle')");
+    then_holder_is("oracle", "5");
+    when_legacy_role_writes("CREATE TEMPORARY TABLE username_claim (id_auth integer);"
+                            "GRANT ALL ON username_claim TO userd;"
+                            "DELETE FROM \"user\" WHERE id_auth = 5");
+    then_holder_is("oracle", "");
 }
