@@ -2,6 +2,7 @@
  * them was a long time on its way into the outbox. Writers here are sessions of the test's own:
  * what userd writes is one short statement, and what its COMMIT may wait for is not. */
 #include <criterion/criterion.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #define READ_TIMEOUT_MS 20000
 #define SQL_SIZE        256
 #define DELETIONS       20
+#define LONGEST_POLL_MS 1500
 /* Longer than a floor takes to pass an id, and the end of it before the first rescan. */
 #define FLOOR_MS 3000
 
@@ -121,6 +123,51 @@ Test(outbox_order, holds_for_a_transaction_above_all_that_have_ended)
     then_next_is("{\"id\": 900, \"n\": 1}");
     then_next_is("{\"id\": 900, \"n\": 2}");
     PQfinish(older);
+    PQfinish(late);
+}
+
+static void when_signalled(const char *program, int number)
+{
+    pid_t pids[TEST_MAX_MEMBERS];
+    cr_assert_eq(test_process_children(userd.master.pid, program, pids), 1);
+    cr_assert_eq(kill(pids[0], number), 0);
+}
+
+/* Two rows of one user for the topic that is missing. The first is among those that are let go when
+ * a hold begins; the second comes with a read that was asked before, and is answered when the topic
+ * is there. */
+Test(outbox_order, holds_for_a_read_that_is_on_its_way_when_rows_are_let_go)
+{
+    PGconn *writer = test_database_connect(&userd.database);
+    PGconn *late = test_database_connect(&userd.database);
+    when_signalled("userd-eventd", SIGSTOP);
+    execute(writer, "INSERT INTO outbox (destination, id_auth, key, value)"
+                    " SELECT 2, n, 'key', 'first' FROM generate_series(1, 1500) n");
+    cr_assert(TEST_WAIT_FOR(backlog() == 1500, TEST_TIMEOUT_MS), "the rows were not read");
+    execute(late, "BEGIN; LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE;"
+                  "INSERT INTO outbox (destination, id_auth, key, value)"
+                  " VALUES (2, 1500, 'key', 'second')");
+    test_database_wait_for_waiter(&userd.database);
+    test_pause_ms(LONGEST_POLL_MS); /* the one that waits may be no read */
+    when_signalled("userd-eventd", SIGCONT);
+    then_log_says(&userd, "reading no more of them until these can");
+    test_broker_send(&userd.broker, "absent", "made");
+    then_log_says(&userd, "outbox rows of a destination can be published again");
+    execute(late, "COMMIT");
+    struct test_reader letters;
+    struct test_record record;
+    size_t firsts = 0;
+    bool has_second = false;
+    test_reader_open(&letters, &userd.broker, "absent");
+    while (firsts < 1500 || !has_second) {
+        cr_assert(test_reader_next(&letters, &record, READ_TIMEOUT_MS), "nothing was published");
+        firsts += strcmp(record.value, "first") == 0;
+        has_second = has_second || strcmp(record.value, "second") == 0;
+        cr_assert(!has_second || firsts == 1500, "after %zu rows the last one came", firsts);
+        test_record_cleanup(&record);
+    }
+    test_reader_close(&letters);
+    PQfinish(writer);
     PQfinish(late);
 }
 

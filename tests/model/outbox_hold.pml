@@ -5,6 +5,7 @@
  * As built:           -DRESET=1 -DALL=1 (when a hold ends everything is read from the beginning; of what waits behind the share all goes)
  * Broken on purpose:  -DRESET=0  the floor stays where it is when a hold ends, and rescans bring what is below it
  *                     -DALL=0    only rows that have failed go, and one that has not stays behind them
+ *                     -DSTALE=1  a read that was on its way when a hold began is taken, with rows behind those that were let go
  *
  * safe: the rows are published in order. Rescans from the beginning come at any time.
  */
@@ -14,6 +15,9 @@
 #ifndef ALL
 #define ALL 1
 #endif
+#ifndef STALE
+#define STALE 0
+#endif
 #define ROWS 3
 
 bool committed[ROWS] = false;
@@ -21,6 +25,9 @@ bool known[ROWS] = false;     /* in the window */
 bool failed[ROWS] = false;    /* once, since it is in the window */
 bool published[ROWS] = false;
 bool is_away = true;          /* the destination cannot be written to */
+bool read[ROWS] = false;      /* in the answer of the read that is on its way */
+bool is_asked = false;        /* one is */
+bool has_begun = false;       /* a hold, since it was asked for */
 bool oo = false;
 
 proctype writer()
@@ -36,15 +43,13 @@ proctype broker()
     is_away = false
 }
 
-/* The rows from `first` on that are not known; one read has one snapshot. */
-inline read_from(first)
+/* The rows from `first` on that are not known; one read has one snapshot. Its answer comes at any time. */
+inline ask_from(first)
 {
     for (r : 0 .. ROWS - 1) {
-        if
-        :: r >= first && committed[r] && !published[r] && !known[r] -> known[r] = true
-        :: else
-        fi
-    }
+        read[r] = r >= first && committed[r] && !published[r] && !known[r]
+    };
+    is_asked = true; has_begun = false
 }
 
 proctype relay()
@@ -55,8 +60,18 @@ proctype relay()
 end:
     do
     :: atomic { published[0] && published[1] && published[2] -> break }
-    :: atomic { !held -> read_from(floor); r = 0 }
-    :: atomic { !held -> read_from(0); r = 0 }
+    :: atomic { !held && !is_asked -> ask_from(floor); r = 0 }
+    :: atomic { !held && !is_asked -> ask_from(0); r = 0 }
+    :: atomic {
+        is_asked -> is_asked = false;
+        for (r : 0 .. ROWS - 1) {
+            if
+            :: read[r] && (STALE == 1 || !has_begun) -> known[r] = true
+            :: else
+            fi
+        };
+        r = 0
+       }
     /* A younger row of somebody else was read, and all that ran then has ended. */
     :: atomic {
         for (r : 0 .. ROWS - 1) {
@@ -89,7 +104,7 @@ end:
        }
     /* Over the share: the hold begins, and what waits behind the first row goes. */
     :: atomic {
-        !held && failed[0] && known[1] -> held = true;
+        !held && failed[0] && known[1] -> held = true; has_begun = true;
         for (r : 1 .. ROWS - 1) {
             if
             :: known[r] && (ALL == 1 || r == 1) -> known[r] = false; failed[r] = false

@@ -63,6 +63,7 @@ bool outbox_hold_update(struct outbox_hold *hold, struct outbox_window *window, 
         struct outbox_share *share = &window->shares[i];
         bool was_held = share->is_held;
         share->is_held = is_to_be_held(hold, share, i, now_us);
+        hold->has_begun = hold->has_begun || (share->is_held && !was_held);
         if (share->is_held && !was_held)
             log_warn("outbox rows of a destination cannot be published destination=%zu failed=%zu "
                      "not_acknowledged=%zu: reading no more of them until these can",

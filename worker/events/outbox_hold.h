@@ -4,8 +4,9 @@
  *
  * Owns no row. Of a held destination a share stays in the window and is tried again; what is over
  * it and not on its way leaves the window, newest first, and stays in the database. Rows of a user
- * keep their order: of one destination nothing is read behind what was let go, and all of it is
- * read again from the beginning when the hold ends.
+ * keep their order: of one destination nothing is read behind what was let go (the answer of a read
+ * that was on its way when a hold began is thrown away), and all of it is read again from the
+ * beginning when the hold ends.
  */
 #ifndef USERD_WORKER_EVENTS_OUTBOX_HOLD_H
 #define USERD_WORKER_EVENTS_OUTBOX_HOLD_H
@@ -26,6 +27,7 @@
 struct outbox_hold {
     size_t held_count;
     int64_t held[OUTBOX_WINDOW_DESTINATIONS]; /* their numbers */
+    bool has_begun; /* one has, since whoever asks for rows has set this to false */
     /* Private: the last change that was seen of each destination's answers. */
     uint64_t seen_answers[OUTBOX_WINDOW_DESTINATIONS];
     uint64_t seen_at_us[OUTBOX_WINDOW_DESTINATIONS];

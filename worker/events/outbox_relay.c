@@ -66,13 +66,9 @@ struct outbox_relay {
 /* Of what we do not publish the lease shows what it has measured. */
 static void show_backlog(struct outbox_relay *relay)
 {
-    if (!relay->lease.is_held)
-        return;
-    struct scoreboard_slot *slot = relay->options->slot;
-    outbox_row_show_backlog(slot, &relay->window, monotonic_clock_turn_us(relay->options->event));
-    if (!outbox_window_has_room(&relay->window) && relay->lease.waiting_rows > relay->window.count)
-        atomic_store_explicit(
-            &slot->outbox_backlog, relay->lease.waiting_rows, memory_order_relaxed);
+    if (relay->lease.is_held)
+        outbox_row_show_backlog(relay->options->slot, &relay->window, relay->lease.waiting_rows,
+            monotonic_clock_turn_us(relay->options->event));
 }
 
 /* The lease is ours no longer, or is new: nothing that we knew counts. */
@@ -157,6 +153,7 @@ static void read_rows(struct outbox_relay *relay, uint64_t now)
         .fence = relay->lease.fence,
     };
     relay->asked_rows = query.max_rows;
+    relay->hold.has_begun = false;
     note_asked(relay, QUESTION_READ,
         outbox_store_read(relay->connection, &relay->questions[QUESTION_READ].request, &query));
     if (!is_asked(relay, QUESTION_READ))
@@ -207,7 +204,6 @@ static void update_hold(struct outbox_relay *relay, uint64_t now)
         outbox_poll_reset(&relay->poll, now);
 }
 
-/* Publishes, and removes what is published. */
 static void work_as_owner(struct outbox_relay *relay, uint64_t now)
 {
     if (!relay->is_draining)
@@ -220,7 +216,6 @@ static void work_as_owner(struct outbox_relay *relay, uint64_t now)
         read_rows(relay, now);
 }
 
-/* Does whatever can be done now. */
 static void advance(struct outbox_relay *relay)
 {
     uint64_t now = monotonic_clock_turn_us(relay->options->event);
@@ -277,6 +272,11 @@ static void on_read(struct db_request *request, const struct db_answer *answer)
     if (!take_answer(relay, QUESTION_READ, answer))
         return;
     uint64_t now = monotonic_clock_turn_us(relay->options->event);
+    if (relay->hold.has_begun) { /* it may bring rows behind those that were let go meanwhile */
+        outbox_poll_abandon(&relay->poll, now);
+        advance(relay);
+        return;
+    }
     const struct outbox_reading reading = outbox_row_take_all(
         &relay->window, answer->results[0], relay->asked_rows, now, &relay->error_limit);
     if (reading.fresh > 0)

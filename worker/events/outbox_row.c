@@ -149,10 +149,13 @@ void outbox_row_note_failed(struct outbox_window *window, uint64_t epoch,
         failure->id, failure->reason);
 }
 
-void outbox_row_show_backlog(
-    struct scoreboard_slot *slot, const struct outbox_window *window, uint64_t now_us)
+void outbox_row_show_backlog(struct scoreboard_slot *slot, const struct outbox_window *window,
+    uint64_t waiting_rows, uint64_t now_us)
 {
-    atomic_store_explicit(&slot->outbox_backlog, window->count, memory_order_relaxed);
+    uint64_t count = window->count;
+    if (!outbox_window_has_room(window) && waiting_rows > count)
+        count = waiting_rows;
+    atomic_store_explicit(&slot->outbox_backlog, count, memory_order_relaxed);
     atomic_store_explicit(&slot->outbox_oldest_us,
         window->first == NULL ? 0 : age_of(window->first, now_us), memory_order_relaxed);
 }

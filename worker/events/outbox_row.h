@@ -38,9 +38,10 @@ void outbox_row_note_delivered(
 /* It waits for its next try, or for being parked when no try can help. */
 void outbox_row_note_failed(struct outbox_window *window, uint64_t epoch,
     const Userd__Ipc__PublishFailure *failure, uint64_t now_us);
-/* How many rows wait, and for how long the first of them has. */
-void outbox_row_show_backlog(
-    struct scoreboard_slot *slot, const struct outbox_window *window, uint64_t now_us);
+/* How many rows wait, and for how long the first of them has. `waiting_rows`: as counted in the
+ * table, which counts where the window has no room for more. */
+void outbox_row_show_backlog(struct scoreboard_slot *slot, const struct outbox_window *window,
+    uint64_t waiting_rows, uint64_t now_us);
 /* Out of the window and gone. */
 void outbox_row_free(struct outbox_window *window, struct outbox_entry *entry);
 /* Sends all rows that may be sent, as far as the channel takes them without queueing too much. */

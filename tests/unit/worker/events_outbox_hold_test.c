@@ -97,6 +97,23 @@ Test(outbox_hold, lets_go_of_rows_that_never_failed_as_well)
     cr_assert_null(outbox_window_find(&window, 2001));
 }
 
+/* What a read brings that was on its way then may stand behind rows that were let go. */
+Test(outbox_hold, says_that_a_hold_has_begun_once)
+{
+    for (int64_t id = 1; id <= 2000; id++)
+        given_row(id, LETTERS, 100);
+    (void)outbox_hold_update(&hold, &window, NOW);
+    cr_assert_not(hold.has_begun);
+    when_all_fail(LETTERS);
+    (void)outbox_hold_update(&hold, &window, NOW);
+    cr_assert(hold.has_begun);
+    (void)outbox_hold_update(&hold, &window, NOW);
+    cr_assert(hold.has_begun, "until a read is asked for");
+    hold.has_begun = false;
+    (void)outbox_hold_update(&hold, &window, NOW);
+    cr_assert_not(hold.has_begun, "it only goes on");
+}
+
 Test(outbox_hold, keeps_one_row_however_large)
 {
     given_row(1, LETTERS, 2 * OUTBOX_HOLD_BYTES);
