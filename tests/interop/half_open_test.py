@@ -207,6 +207,22 @@ class HalfOpenTest(unittest.TestCase):
             watch.cancel()
             reflection.cancel()
 
+    def test_the_end_of_a_connection_is_the_end_of_its_requests(self):
+        """Also where the C core ends it, and does not read from it again: they are not held against those that come later."""
+        self.start("limits = { ban_seconds = 0; open_requests = 64; };")
+        clients = [connect(self.service.gateway) for _ in range(5)]
+        for client in clients:
+            begin_calls(client, 15)  # fewer than 16 are always fine; 75 are not
+            userd_service.wait_for(lambda: self.totals()["open_requests"] == 15, "its requests are known")
+            client.send(raw_http2.frame(raw_http2.SETTINGS, 0, 1))  # of a stream: an error of the connection
+            self.assertTrue(client.is_ended(SLACK_S))
+            client.close()
+            userd_service.wait_for(lambda: self.totals()["open_requests"] == 0, "no request is open any more")
+        with contextlib.closing(connect(self.service.gateway)) as client:
+            begin_calls(client, 16)
+            userd_service.wait_for(lambda: self.totals()["open_requests"] == 16, "there is room for others")
+        self.assertEqual(self.totals()["connections_reset"], 0)
+
     def test_settings_without_end(self):
         """Each is answered."""
         self.start("limits = { ban_seconds = 0; };")

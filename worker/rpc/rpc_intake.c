@@ -15,6 +15,7 @@
 #include "common/file_descriptor.h"
 #include "common/log.h"
 #include "common/monotonic_clock.h"
+#include "worker/rpc/rpc_reader.h"
 #include "worker/rpc/rpc_watch.h"
 
 /* RFC 9113, section 3.4: what an HTTP/2 client sends first. */
@@ -128,8 +129,10 @@ static void end_connection(struct connection *connection)
     rpc_watch_remove(connection->entry);
     fd_close(&connection->watch_fd);
     fd_close(&connection->core_fd);
-    if (connection->peer != NULL)
+    if (connection->peer != NULL) {
+        rpc_reader_end(connection->peer);
         rpc_peer_close(connection->peer);
+    }
     count_closed(intake, connection->listener);
     free(connection);
     intake->count--;

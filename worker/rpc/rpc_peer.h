@@ -50,6 +50,7 @@ struct rpc_peer {
     uint32_t listener;
     atomic_uint streams;         /* that are open; written by the rpc thread */
     struct rpc_account *account; /* owned: of its address, until rpc_peer_close(); may be NULL */
+    int descriptor;              /* the C core's of it; loop thread (rpc_reader.c) */
     uint16_t serial; /* of the connections that this object has been; see rpc_peer_says_open() */
     _Atomic uint64_t open_requests; /* packed; written by who reads the connection */
     _Atomic uint64_t headers;       /* frames; likewise */

@@ -2,7 +2,10 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/sockios.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -62,9 +65,10 @@ struct reader {
     bool has_read;
     struct rpc_peer *peer; /* NULL: not known */
     uint16_t peer_serial;
-    uint32_t open_units;     /* as they were said last */
-    uint64_t settings_us;    /* when the count of SETTINGS began */
-    const struct turn *turn; /* the thread that read it last; NULL: a new turn begins */
+    _Atomic uint32_t open_units; /* as they count in the table's total */
+    atomic_bool has_ended;       /* its requests count no more, whatever is read yet */
+    uint64_t settings_us;        /* when the count of SETTINGS began */
+    const struct turn *turn;     /* the thread that read it last; NULL: a new turn begins */
     uint64_t turn_number;
     uint64_t turn_us; /* when it began with this connection */
     struct rpc_frames frames;
@@ -151,13 +155,17 @@ static bool announce_again(int fd)
     return setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == 0;
 }
 
-/* True: the C core is to come back for what waits. */
+/* True: the C core is to come back for what waits. Where nothing waits the kernel tells nobody
+ * anew, and the end of a connection may be among what it has told already. */
 static bool defer(int fd, struct reader *reader)
 {
+    int waiting = 0;
     if (reader->cookie != cookie_of(fd)) {
         reader->cookie = 0;
         return false;
     }
+    if (ioctl(fd, SIOCINQ, &waiting) != 0 || waiting == 0)
+        return false;
     reader->turn = NULL;
     return announce_again(fd);
 }
@@ -208,8 +216,8 @@ static enum rpc_budget_verdict judge_budget(struct reader *reader, uint64_t now_
 
 static uint64_t change_open(struct reader *reader, uint32_t units)
 {
-    uint64_t more = (uint64_t)units - reader->open_units; /* goes round where it is less */
-    reader->open_units = units;
+    uint32_t before = atomic_exchange(&reader->open_units, units);
+    uint64_t more = (uint64_t)units - before; /* goes round where it is less */
     return atomic_fetch_add_explicit(&table.open, more, memory_order_relaxed) + more;
 }
 
@@ -236,17 +244,22 @@ static bool say_open(struct reader *reader, uint64_t now_us)
     };
     if (said.units > 0)
         said.since_ms = rpc_open_requests_oldest_ms(open);
-    uint32_t before = reader->open_units;
+    uint32_t before = atomic_load_explicit(&reader->open_units, memory_order_relaxed);
     uint64_t all = said.units == before ? 0 : change_open(reader, said.units);
+    if (atomic_load_explicit(&reader->has_ended, memory_order_seq_cst)) {
+        (void)change_open(reader, 0); /* rpc_reader_end() may have been before this */
+        return true;
+    }
     if (reader->peer != NULL)
         rpc_peer_say_open(reader->peer, reader->peer_serial, said, reader->frames.headers);
     if (said.units <= before)
         return true;
+    /* Who has sent messages sends these too: their HEADERS came ahead of them. They take no room
+     * from others. */
+    if (reader->frames.messages.begun >= said.units)
+        return true;
     bool is_full = is_window_full(said.units - before, now_us);
-    /* Who has sent messages sends these too: their HEADERS came ahead of them. */
-    bool is_known = reader->frames.messages.begun >= said.units;
-    return said.units < RPC_OPEN_LIMIT_FEW || is_known ||
-           (all <= table.open_limits.units && !is_full);
+    return said.units < RPC_OPEN_LIMIT_FEW || (all <= table.open_limits.units && !is_full);
 }
 
 /* The C core learns now that the connection has ended, and lets go of all that it had of it. */
@@ -349,8 +362,22 @@ void rpc_reader_add(int fd, uint32_t listener, struct rpc_peer *peer)
         .peer_serial = peer != NULL ? peer->serial : 0,
     };
     rpc_frames_init(&reader->frames);
+    if (reader->peer != NULL)
+        reader->peer->descriptor = fd;
     if ((size_t)fd >= table.used)
         table.used = (size_t)fd + 1;
+}
+
+void rpc_reader_end(const struct rpc_peer *peer)
+{
+    size_t fd = (size_t)peer->descriptor;
+    if (peer->number == 0 || fd >= table.count)
+        return;
+    struct reader *reader = &table.readers[fd];
+    if (reader->peer != peer || reader->peer_serial != peer->serial)
+        return;                             /* the descriptor is another connection's by now */
+    atomic_store(&reader->has_ended, true); /* first: see say_open() */
+    (void)change_open(reader, 0);
 }
 
 bool rpc_reader_has_read(int fd)

@@ -38,6 +38,10 @@ void rpc_reader_close(void);
  * at `peer`, which is looked at until rpc_reader_close(); NULL: nowhere. Loop thread. */
 void rpc_reader_add(int fd, uint32_t listener, struct rpc_peer *peer);
 
+/* The connection has ended, whether or not the C core has read its end: what it had open does not
+ * count any more. Before rpc_peer_close(). Loop thread. */
+void rpc_reader_end(const struct rpc_peer *peer);
+
 /* Bytes of it have passed here. For rpc_reader_check.h. */
 bool rpc_reader_has_read(int fd);
 /* Whether the connections of this descriptor are looked at here. */

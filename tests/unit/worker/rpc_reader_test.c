@@ -285,6 +285,36 @@ Test(rpc_reader, keeps_the_size_of_a_unix_sockets_buffer)
     cr_assert_eq(before, after);
 }
 
+/* Its bytes have been read, and it was reset before: the one edge that said so is gone. */
+Test(rpc_reader, says_that_a_connection_has_ended_whose_slice_is_over)
+{
+    int tcp[2];
+    const struct linger at_once = {.l_onoff = 1};
+    connect_tcp(tcp);
+    rpc_reader_add(tcp[0], 0, NULL);
+    int epoll_fd = watch(tcp[0]);
+    rpc_reader_begin_turn();
+    send_block(tcp[1], 1);
+    cr_assert_eq(setsockopt(tcp[1], SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)), 0);
+    (void)close(tcp[1]);
+    cr_assert(is_told(epoll_fd));
+    for (ssize_t left = 34; left > 0;) {
+        ssize_t length = receive_some(tcp[0]);
+        cr_assert_gt(length, 0);
+        left -= length;
+    }
+    (void)usleep(SLICE_OVER_US);
+    ssize_t length = receive_some(tcp[0]);
+    if (length < 0 && errno == EAGAIN) {
+        cr_assert(is_told(epoll_fd), "or nobody looks at it any more");
+        length = receive_some(tcp[0]);
+    }
+    cr_assert_eq(length, -1);
+    cr_assert_eq(errno, ECONNRESET);
+    (void)close(epoll_fd);
+    (void)close(tcp[0]);
+}
+
 Test(rpc_reader, is_a_sign_of_life_of_the_rpc_thread)
 {
     rpc_reader_add(pair[0], 0, NULL);
@@ -325,4 +355,92 @@ Test(rpc_reader, ends_a_connection_whose_calls_come_to_nothing)
     cr_assert_eq(receive(pair[0]), -1);
     cr_assert_eq(errno, ECONNRESET);
     cr_assert_eq(slot.connections_reset, 1);
+}
+
+/* ---- requests that are to come ---- */
+
+#define OPEN_REQUESTS 64 /* of the worker; a quarter of them may begin in a short while */
+#define OPEN_WINDOW   (OPEN_REQUESTS / 4)
+
+static void allow_open_requests(void)
+{
+    struct settings settings = {0};
+    settings.limits.streams_per_connection = 100;
+    settings.limits.message_bytes = 1024;
+    settings.limits.open_requests = OPEN_REQUESTS;
+    rpc_reader_close();
+    cr_assert_eq(rpc_reader_open(&settings, &slot), 0);
+}
+
+/* HEADERS of so many streams from this one on, and no message. */
+static void send_requests(int fd, int first, int count)
+{
+    for (int i = 0; i < count; i++) {
+        const char frame[10] = {0, 0, 1, 1, 4, 0, 0, 0, (char)(first + i * 2)};
+        cr_assert_eq(send(fd, frame, sizeof(frame), 0), sizeof(frame));
+    }
+}
+
+static void send_messages(int fd, int first, int count)
+{
+    for (int i = 0; i < count; i++) {
+        const char frame[14] = {0, 0, 5, 0, 1, 0, 0, 0, (char)(first + i * 2)};
+        cr_assert_eq(send(fd, frame, sizeof(frame), 0), sizeof(frame));
+    }
+}
+
+/* Its messages are known to come: it takes no room from a connection that is new. */
+Test(rpc_reader, counts_no_requests_against_others_whose_messages_come)
+{
+    int other[2];
+    allow_open_requests();
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, other), 0);
+    rpc_reader_add(pair[0], 0, NULL);
+    rpc_reader_add(other[0], 0, NULL);
+    send_block(pair[1], 0);
+    send_block(other[1], 0);
+    send_requests(pair[1], 1, OPEN_WINDOW);
+    send_messages(pair[1], 1, OPEN_WINDOW);
+    cr_assert_gt(receive(pair[0]), 0);
+    for (int i = 0; i < 2; i++) {
+        int first = 1 + OPEN_WINDOW * 2;
+        send_requests(pair[1], first, OPEN_WINDOW);
+        cr_assert_gt(receive(pair[0]), 0, "HEADERS come ahead");
+        send_messages(pair[1], first, OPEN_WINDOW);
+        cr_assert_gt(receive(pair[0]), 0);
+        if (i == 0)
+            continue;
+        send_requests(other[1], 1, OPEN_WINDOW);
+        cr_assert_gt(receive(other[0]), 0);
+    }
+    cr_assert_eq(slot.connections_reset, 0);
+    (void)close(other[0]);
+    (void)close(other[1]);
+}
+
+/* The C core does not read from a connection again that it ends by itself. */
+Test(rpc_reader, forgets_the_requests_of_a_connection_that_has_ended)
+{
+    enum { CONNECTIONS = OPEN_REQUESTS / OPEN_WINDOW + 1 };
+    struct rpc_peer peers[CONNECTIONS] = {0};
+    int ends[CONNECTIONS][2];
+    allow_open_requests();
+    for (int i = 0; i < CONNECTIONS; i++) {
+        peers[i].number = (uint32_t)i + 1;
+        cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends[i]), 0);
+        rpc_reader_add(ends[i][0], 0, &peers[i]);
+        send_block(ends[i][1], 0);
+        send_requests(ends[i][1], 1, OPEN_WINDOW);
+        (void)usleep(WINDOW_US);
+        cr_assert_gt(receive(ends[i][0]), 0);
+        rpc_reader_end(&peers[i]);
+    }
+    cr_assert_eq(slot.connections_reset, 0);
+    /* One that ends while it is being read from. */
+    send_requests(ends[0][1], 1 + OPEN_WINDOW * 2, OPEN_WINDOW);
+    cr_assert_gt(receive(ends[0][0]), 0);
+    for (int i = 0; i < CONNECTIONS; i++) {
+        (void)close(ends[i][0]);
+        (void)close(ends[i][1]);
+    }
 }
