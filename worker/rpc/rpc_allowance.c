@@ -43,3 +43,14 @@ uint64_t rpc_recent_add(struct rpc_recent *recent, uint64_t now_us, uint64_t mor
     recent->amount += more;
     return recent->amount;
 }
+
+uint64_t rpc_settled_grow(struct rpc_settled *settled, uint64_t low, uint64_t high)
+{
+    uint64_t agreed = high < settled->last ? high : settled->last;
+    settled->last = high;
+    if (agreed < low)
+        agreed = low;
+    uint64_t more = agreed > settled->amount ? agreed - settled->amount : 0;
+    settled->amount += more;
+    return more;
+}

@@ -37,4 +37,15 @@ struct rpc_recent {
 /* Returns the amount with `more`. */
 uint64_t rpc_recent_add(struct rpc_recent *recent, uint64_t now_us, uint64_t more);
 
+/* A count that can only be seen from outside: it lies between two figures, of which the higher one
+ * also holds what is on its way for a moment. What two looks agree on has come to stay. Zeroed at
+ * first. */
+struct rpc_settled {
+    uint64_t last; /* the higher figure of the look before */
+    uint64_t amount;
+};
+
+/* Returns by how much it has grown for certain. */
+uint64_t rpc_settled_grow(struct rpc_settled *settled, uint64_t low, uint64_t high);
+
 #endif

@@ -46,7 +46,7 @@ struct rpc_watch_entry {
     struct rpc_peer *peer;  /* the caller's */
     struct rpc_guard guard;
     struct rpc_recent cancels;
-    uint64_t wasted_most; /* calls that had no answer, at most */
+    struct rpc_settled wasted; /* calls that had no answer */
     struct rpc_idle idle;
     uint32_t open_units; /* as they count in the totals */
     bool is_told;        /* to go, for a request that does not come */
@@ -166,7 +166,7 @@ static void cut_off(struct rpc_watch_entry *entry, const char *reason)
 }
 
 /* Calls that have ended without an answer, as far as it can be seen: some of those that the reader
- * has seen are still on their way, so that only more than ever before are new ones. */
+ * has seen are still on their way to the rpc thread. */
 static uint64_t take_wasted(struct rpc_watch_entry *entry, const struct rpc_guard_sample *sample)
 {
     const struct rpc_peer *peer = entry->peer;
@@ -174,12 +174,8 @@ static uint64_t take_wasted(struct rpc_watch_entry *entry, const struct rpc_guar
     uint64_t known = atomic_load_explicit(&peer->use.served, memory_order_relaxed) +
                      sample->waiting + sample->unsent + rpc_peer_says_open(peer).units +
                      atomic_load_explicit(&peer->streams, memory_order_relaxed);
-    uint64_t wasted = begun > known ? begun - known : 0;
-    uint64_t cancelled = sample->cancelled;
-    wasted = wasted > cancelled ? wasted : cancelled; /* where the reader does not see it */
-    uint64_t more = wasted > entry->wasted_most ? wasted - entry->wasted_most : 0;
-    entry->wasted_most += more;
-    return more;
+    /* Those taken back are known for certain, also where the reader sees nothing. */
+    return rpc_settled_grow(&entry->wasted, sample->cancelled, growth(begun, known));
 }
 
 /* With the other connections of its address. */

@@ -97,3 +97,34 @@ Test(rpc_allowance, remembers_what_was_done_lately)
     cr_assert_eq(rpc_recent_add(&recent, ANY_DAY + 3 * SECOND, 0), 100);
     cr_assert_eq(rpc_recent_add(&recent, ANY_DAY + 1000 * SECOND, 5), 5);
 }
+
+/* ---- what is seen from outside ---- */
+
+/* Calls that have been read and are not with the rpc thread yet: none of them came to nothing. */
+Test(rpc_settled, counts_nothing_that_is_on_its_way)
+{
+    struct rpc_settled settled = {0};
+    for (uint64_t burst = 0; burst < 10; burst++) {
+        cr_assert_eq(rpc_settled_grow(&settled, 0, 90), 0);
+        cr_assert_eq(rpc_settled_grow(&settled, 0, 0), 0);
+    }
+}
+
+Test(rpc_settled, counts_once_what_stays)
+{
+    struct rpc_settled settled = {0};
+    cr_assert_eq(rpc_settled_grow(&settled, 0, 50), 0);
+    cr_assert_eq(rpc_settled_grow(&settled, 0, 90), 50);
+    cr_assert_eq(rpc_settled_grow(&settled, 0, 90), 40);
+    cr_assert_eq(rpc_settled_grow(&settled, 0, 90), 0);
+    cr_assert_eq(rpc_settled_grow(&settled, 0, 20), 0);
+    cr_assert_eq(rpc_settled_grow(&settled, 0, 20), 0, "it never goes back");
+}
+
+Test(rpc_settled, counts_at_once_what_is_known)
+{
+    struct rpc_settled settled = {0};
+    cr_assert_eq(rpc_settled_grow(&settled, 30, 100), 30);
+    cr_assert_eq(rpc_settled_grow(&settled, 30, 30), 0);
+    cr_assert_eq(rpc_settled_grow(&settled, 31, 0), 1, "where the other figure is not known");
+}
