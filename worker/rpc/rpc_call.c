@@ -27,6 +27,12 @@
 /* A client that gives a call less time than this does not want its answer. */
 #define PATIENCE_US 20000
 
+/* A client's own deadline is over before the one that it has told: gRPC libraries round the timeout
+ * up by a hundredth at most, and what says that the call is over may be faster than what began it.
+ */
+#define ROUNDING_PART 64
+#define HEAD_START_US 5000
+
 /* The hint of gRPC's retry design (A6): not before so many milliseconds. */
 #define RETRY_PUSHBACK_MS "200"
 
@@ -141,6 +147,15 @@ void rpc_call_give_back(struct rpc_call *call)
 
 /* ---- the end of a call ---- */
 
+/* A call that ended at this time, or is still there. The C core reports a passed deadline as a
+ * cancellation too, and most clients do cancel at theirs. */
+static bool has_expired(const struct rpc_call *call, uint64_t now_us)
+{
+    int64_t given_us = call->deadline_us - (int64_t)call->begun_us;
+    int64_t early_us = given_us > 0 ? given_us / ROUNDING_PART + HEAD_START_US : 0;
+    return call->deadline_us <= (int64_t)now_us + early_us;
+}
+
 /* A tag has come back. */
 static void release_call(struct rpc_call *call)
 {
@@ -153,10 +168,10 @@ static void release_call(struct rpc_call *call)
     /* A deadline that has passed is a cancellation too, but no ill will; that of a call which
      * waited here for a while has passed because we are slow. */
     uint64_t now_us = call->was_cancelled == 0 ? 0 : monotonic_clock_us();
-    bool has_expired = (uint64_t)call->deadline_us <= now_us;
-    if (call->was_cancelled == 0 || (has_expired && now_us - call->begun_us > PATIENCE_US))
+    bool is_expired = has_expired(call, now_us);
+    if (call->was_cancelled == 0 || (is_expired && now_us - call->begun_us > PATIENCE_US))
         rpc_peer_add_served(call->peer);
-    else if (!has_expired)
+    else if (!is_expired)
         rpc_peer_add_cancelled(call->peer);
     rpc_peer_add_finished(call->peer, call->reply_bytes);
     rpc_peer_release(call->peer);
@@ -211,9 +226,8 @@ static void count_answer(const struct rpc_call *call, grpc_status_code status)
     else if (status == GRPC_STATUS_DEADLINE_EXCEEDED)
         count(&slot->calls_expired);
     else if (status == GRPC_STATUS_CANCELLED)
-        /* The C core reports a passed deadline as a cancellation too. */
-        count(call->deadline_us <= (int64_t)monotonic_clock_us() ? &slot->calls_expired
-                                                                 : &slot->calls_cancelled);
+        count(has_expired(call, monotonic_clock_us()) ? &slot->calls_expired
+                                                      : &slot->calls_cancelled);
     else
         count(&slot->calls_failed);
 }
