@@ -217,7 +217,15 @@ static void add_parameter(struct parameter_list *list, const char *keyword, cons
     list->count++;
 }
 
-/* A keyword that comes later wins, also with an empty value. */
+/* Whether the target says it in the place of the URL, which may hold a list. libpq skips a keyword
+ * with an empty value: to put an empty value behind the list would leave the list in force. */
+static bool is_of_target(const struct db_target *target, const char *keyword)
+{
+    return (target->host && strcmp(keyword, "host") == 0) ||
+           (target->host_address && strcmp(keyword, "hostaddr") == 0) ||
+           (target->port && strcmp(keyword, "port") == 0);
+}
+
 static void start_connecting(struct db_dial *dial, const struct db_target *target)
 {
     struct parameter_list list = {0};
@@ -226,7 +234,7 @@ static void start_connecting(struct db_dial *dial, const struct db_target *targe
             add_parameter(&list, parameter_defaults[i].keyword, parameter_defaults[i].value);
     add_parameter(&list, "fallback_application_name", dial->options->application);
     for (const PQconninfoOption *option = dial->parameters; option->keyword; option++)
-        if (option->val && option->val[0])
+        if (option->val && option->val[0] && !is_of_target(target, option->keyword))
             add_parameter(&list, option->keyword, option->val);
     if (target->host)
         add_parameter(&list, "host", target->host);

@@ -15,9 +15,9 @@
 
 #include "common/crash_report.h"
 #include "common/file_descriptor.h"
+#include "worker/db/db_target.h"
 
 #define ADDRESSES_MAX    32
-#define DEFAULT_PORT     "5432"
 #define LIST_SEPARATOR   ','
 #define THREAD_STACK     ((size_t)1024 * 1024)
 #define ADDRESS_TEXT_MAX 64 /* IPv6 with a scope */
@@ -131,12 +131,12 @@ static void *look_up(void *argument)
     struct lookup *lookup = argument;
     char *hosts = lookup->hosts;
     char *ports = lookup->ports;
-    const char *port = DEFAULT_PORT;
+    const char *port = DB_TARGET_DEFAULT_PORT;
     for (const char *host = strsep(&hosts, ","); host; host = strsep(&hosts, ",")) {
         /* One port serves all hosts; an empty one is the default. */
         const char *next_port = ports ? strsep(&ports, ",") : NULL;
         if (next_port)
-            port = next_port[0] ? next_port : DEFAULT_PORT;
+            port = next_port[0] ? next_port : DB_TARGET_DEFAULT_PORT;
         look_up_host(lookup, host, port);
     }
     if (lookup->found > 0)

@@ -94,6 +94,10 @@ int db_target_list_split(const char *hosts, const char *host_addresses, const ch
         is_whole &= copy_element(hosts, i, false, &target->host);
         is_whole &= copy_element(host_addresses, i, false, &target->host_address);
         is_whole &= copy_element(ports, i, true, &target->port);
+        if (target->port && target->port[0] == '\0') {
+            free(target->port);
+            is_whole &= copy_text(DB_TARGET_DEFAULT_PORT, &target->port);
+        }
     }
     if (!is_whole) {
         db_target_list_cleanup(&list);

@@ -7,7 +7,10 @@
 
 #include "common/attributes.h"
 
-/* NULL: as the other parameters say. An empty string is an element that was left empty. */
+#define DB_TARGET_DEFAULT_PORT "5432"
+
+/* NULL: as the other parameters say. An empty string is an element that was left empty; an empty
+ * port is the default one, as in libpq. */
 struct db_target {
     char *host;         /* owned, as all here: a name, an address or a socket directory */
     char *host_address; /* the numeric address of `host` */

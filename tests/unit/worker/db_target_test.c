@@ -34,7 +34,7 @@ Test(db_target, has_each_host_with_its_port)
     cr_assert_eq(list.count, 3);
     then_target_is(0, "one", NULL, "1");
     then_target_is(1, "/run/two", NULL, "2");
-    then_target_is(2, "", NULL, "");
+    then_target_is(2, "", NULL, "5432");
 }
 
 Test(db_target, gives_the_only_port_to_all_hosts)
