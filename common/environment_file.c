@@ -12,6 +12,8 @@
 #define NAME_LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 #define EXPORT       "export"
 
+#define BYTE_ORDER_MARK "\xef\xbb\xbf" /* editors of other systems begin a text with it */
+
 /* Set by us: DB_URL and where Kafka is (settings_environment.h). */
 static const char *const wanted[] = {"DB_URL", "KAFKA_URL", "KAFKA_BOOTSTRAP_SERVERS"};
 
@@ -218,6 +220,25 @@ static int read_text(struct environment_file *file, const char *text)
     return result;
 }
 
+/* The text ends there for whoever reads it: what is behind would be left out without a word. */
+static int refuse_nul(struct environment_file *file, const char *text)
+{
+    for (; *text != '\0'; text++)
+        file->line += *text == '\n' ? 1 : 0;
+    (void)refuse(file, "the file holds a NUL byte, expected text");
+    return -EILSEQ;
+}
+
+static int read_content(struct environment_file *file, const struct bounded_file *content)
+{
+    const char *text = content->text;
+    if (strlen(text) != content->length)
+        return refuse_nul(file, text);
+    if (strncmp(text, BYTE_ORDER_MARK, strlen(BYTE_ORDER_MARK)) == 0)
+        text += strlen(BYTE_ORDER_MARK);
+    return read_text(file, text);
+}
+
 static int set_wanted(const struct environment_file *file)
 {
     for (size_t i = 0; i < ARRAY_LENGTH(wanted); i++) {
@@ -245,7 +266,7 @@ int environment_file_apply(
     file->path = path;
     file->line = 1;
     file->complaints = complaints;
-    result = read_text(file, content.text);
+    result = read_content(file, &content);
     if (result == 0)
         result = set_wanted(file);
     if (content.is_world_readable)

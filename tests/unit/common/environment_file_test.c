@@ -33,13 +33,18 @@ static void fini(void)
 
 TestSuite(environment_file, .init = init, .fini = fini);
 
-static int when_applied(const char *text)
+static int when_bytes_are_applied(const char *text, size_t length)
 {
     FILE *file = fopen(path, "we");
     cr_assert_not_null(file);
-    (void)fputs(text, file);
+    cr_assert_eq(fwrite(text, 1, length, file), length);
     (void)fclose(file);
     return environment_file_apply(path, &complaints, &warnings);
+}
+
+static int when_applied(const char *text)
+{
+    return when_bytes_are_applied(text, strlen(text));
 }
 
 static void then_url_is(const char *text, const char *expected)
@@ -62,6 +67,24 @@ Test(environment_file, values_are_read_as_dotenv_reads_them)
     then_url_is("DB_URL=a\nDB_URL=b\n", "b");
     then_url_is("P=\"x y\"\nDB_URL=u:${P}@${H:-local}/$d\n", "u:x y@local/$d");
     then_url_is("DB_URL=${NOTHING_HAS_THIS_NAME}b\n", "b");
+}
+
+/* What stands behind it would be left out without a word. */
+Test(environment_file, a_nul_byte_is_refused_at_its_line)
+{
+    static const char text[] = "X=1\nDB_URL=a\0\nKAFKA_URL=k:9092\n";
+    cr_assert_eq(when_bytes_are_applied(text, sizeof(text) - 1), -EILSEQ);
+    cr_assert_not_null(complaints.text);
+    cr_assert_not_null(strstr(complaints.text, ":2: the file holds a NUL byte, expected text"),
+        "%s", complaints.text);
+    cr_assert_null(getenv("DB_URL"));
+}
+
+Test(environment_file, a_byte_order_mark_is_no_part_of_the_first_name)
+{
+    then_url_is("\xef\xbb\xbf"
+                "DB_URL=a\n",
+        "a");
 }
 
 Test(environment_file, the_environment_wins_and_nothing_else_is_set)
