@@ -1,12 +1,15 @@
 #!/usr/bin/python3
 """The container image as an orchestrator runs it: no shell, a user of its own, a read-only root, no configuration file, PID 1. In a
 network namespace of its own with a private PostgreSQL (by its Unix socket) and the embedded broker."""
+import gzip
+import hashlib
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import unittest
@@ -191,6 +194,22 @@ class Image(unittest.TestCase):
             container.wait_until_ready()
             self.assertNotEqual(container.execute("/bin/sh", "-c", "true").returncode, 0)
             container.end()
+
+    def test_loads_into_docker_by_its_name(self):
+        """As `docker load` reads the file: manifest.json in its classic store, containerd's annotation in the other one."""
+        with tarfile.open(IMAGE.with_suffix(".tar")) as archive:
+            members = archive.getnames()
+            self.assertIn("manifest.json", members)
+            docker = json.load(archive.extractfile("manifest.json"))
+            index = json.load(archive.extractfile("index.json"))
+            self.assertEqual(len(docker), 1)
+            self.assertIn("userd:latest", docker[0]["RepoTags"])
+            config = json.load(archive.extractfile(docker[0]["Config"]))
+            layers = [gzip.decompress(archive.extractfile(layer).read()) for layer in docker[0]["Layers"]]
+        self.assertEqual([f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers], config["rootfs"]["diff_ids"])
+        self.assertIn("docker.io/library/userd:latest",
+                      [entry["annotations"]["io.containerd.image.name"] for entry in index["manifests"]])
+        self.assertIn("oci-layout", members)
 
     def test_logs_json_where_asked_for(self):
         with Container() as container:

@@ -40,6 +40,41 @@ image_root() {
     image_complete_root "$tree"
 }
 
+# image_archive LAYOUT TAR NAME:TAG...: the layout as one file, with what Docker needs to load it under these names: manifest.json, which
+# its classic store reads instead of the layout, and containerd's annotation. The file still is an OCI archive for other programs.
+image_archive() {
+    /usr/bin/python3 -B - "$@" <<'PYTHON'
+import io
+import json
+import pathlib
+import sys
+import tarfile
+
+
+def path_of(blob):
+    return "blobs/" + blob["digest"].replace(":", "/")
+
+
+layout, names = pathlib.Path(sys.argv[1]), sys.argv[3:]
+index = json.loads((layout / "index.json").read_text(encoding="utf-8"))
+manifest = json.loads((layout / path_of(index["manifests"][0])).read_text(encoding="utf-8"))
+for entry in index["manifests"]:
+    tag = entry["annotations"]["org.opencontainers.image.ref.name"]
+    for name in names:
+        if name.endswith(f":{tag}"):
+            entry["annotations"]["io.containerd.image.name"] = f"docker.io/library/{name}"
+docker = [{"Config": path_of(manifest["config"]), "RepoTags": names, "Layers": [path_of(layer) for layer in manifest["layers"]]}]
+with tarfile.open(sys.argv[2], "w") as archive:
+    for name, content in (("index.json", index), ("manifest.json", docker)):
+        text = json.dumps(content).encode()
+        member = tarfile.TarInfo(name)
+        member.size = len(text)
+        archive.addfile(member, io.BytesIO(text))
+    archive.add(layout / "oci-layout", "oci-layout")
+    archive.add(layout / "blobs", "blobs")
+PYTHON
+}
+
 # image_build PACKAGE.deb DIRECTORY: an OCI layout at DIRECTORY/userd with the tags `latest` and the version, and the same as one file.
 image_build() {
     local package=$1 directory=$2 version layout
@@ -57,7 +92,7 @@ image_build() {
         --config.label "org.opencontainers.image.title=userd" --config.label "org.opencontainers.image.version=$version" \
         --config.label "org.opencontainers.image.licenses=MIT"
     umoci tag --image "$layout:latest" "$version"
-    tar --create --file "$directory/userd.tar" --directory "$layout" .
+    image_archive "$layout" "$directory/userd.tar" userd:latest "userd:$version"
     rm -rf "$directory/root"
     echo "$layout:$version; as one file for 'docker load', 'podman load' or 'skopeo copy oci-archive:': $directory/userd.tar"
 }
