@@ -128,6 +128,21 @@ Test(standby, away_refuses_writes_keeps_reads_and_piles_up_no_backends)
     cr_assert_eq(count_backends("wait_event = 'SyncRep'"), 0);
 }
 
+/* PostgreSQL does not say then whether a session is active, but still what it waits for. */
+Test(standby, away_is_seen_where_activities_are_not_tracked)
+{
+    given_synchronous_replication();
+    admin("ALTER ROLE userd SET track_activities = off");
+    when_userd_starts(&userd);
+    then_health_becomes(&userd, TEST_HEALTH_SERVING);
+    cr_assert(TEST_WAIT_FOR(is_renamed("trinity_1"), TEST_TIMEOUT_MS), "not renamed at first");
+    test_database_stop_cluster(&standby);
+
+    cr_assert(TEST_WAIT_FOR(is_refused_with_the_reason(), TEST_TIMEOUT_MS), "not refused");
+    test_database_start_cluster(&standby);
+    cr_assert(TEST_WAIT_FOR(is_renamed("trinity_2"), TEST_TIMEOUT_MS), "not renamed again");
+}
+
 Test(standby, takes_over_from_a_primary_that_is_frozen)
 {
     char url[2048];

@@ -10,11 +10,14 @@
 #include "worker/db/db_query.h"
 
 #define TIMER_ACCURACY_US 10000
+#define IDLE              "idle" /* and "idle in transaction" */
 
-/* A role sees what its own backends do. */
+/* A role sees what its own backends do, but not under another one (ALTER ROLE ... SET role), where
+ * all is NULL. Without track_activities the state is "disabled", and what is waited for is told. */
 static const char find_backend_sql[] =
     "SELECT state, coalesce(wait_event, '') FROM pg_stat_get_activity($1::int4)"
-    " WHERE (extract(epoch FROM backend_start) * 1000000)::int8 = $2::int8";
+    " WHERE backend_start IS NULL"
+    " OR (extract(epoch FROM backend_start) * 1000000)::int8 = $2::int8";
 
 struct db_probe {
     sd_event *event; /* owned */
@@ -34,10 +37,15 @@ static enum db_probe_finding judge(const PGresult *result)
         return DB_PROBE_UNREACHABLE;
     if (PQresultStatus(result) != PGRES_TUPLES_OK)
         return DB_PROBE_REFUSED;
-    if (PQntuples(result) == 0 || strcmp(PQgetvalue(result, 0, 0), "active") != 0)
+    if (PQntuples(result) == 0)
         return DB_PROBE_RESTS;
-    return strcmp(PQgetvalue(result, 0, 1), "SyncRep") == 0 ? DB_PROBE_WAITS_FOR_STANDBY
-                                                            : DB_PROBE_WORKS;
+    if (strcmp(PQgetvalue(result, 0, 1), "SyncRep") == 0)
+        return DB_PROBE_WAITS_FOR_STANDBY;
+    const char *state = PQgetvalue(result, 0, 0);
+    bool is_resting =
+        strncmp(state, IDLE, strlen(IDLE)) == 0 ||
+        (strcmp(state, "disabled") == 0 && strcmp(PQgetvalue(result, 0, 1), "ClientRead") == 0);
+    return is_resting ? DB_PROBE_RESTS : DB_PROBE_WORKS;
 }
 
 static void on_answer(const PGresult *result, void *userdata)
