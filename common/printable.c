@@ -26,8 +26,8 @@ static bool is_hidden(uint32_t character)
     static const struct {
         uint32_t first;
         uint32_t last;
-    } ranges[] = {{0x00, 0x1f}, {0x7f, 0x9f}, {0x200e, 0x200f}, {0x2028, 0x202e}, {0x2066, 0x2069},
-        {0xd800, 0xdfff}, {0x110000, UINT32_MAX}};
+    } ranges[] = {{0x00, 0x1f}, {0x7f, 0x9f}, {0x61c, 0x61c}, {0x200e, 0x200f}, {0x2028, 0x202e},
+        {0x2066, 0x2069}, {0xd800, 0xdfff}, {0x110000, UINT32_MAX}};
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
         if (character >= ranges[i].first && character <= ranges[i].last)
             return true;

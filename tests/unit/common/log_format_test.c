@@ -82,6 +82,8 @@ Test(printable, nothing_reaches_a_terminal_as_a_command)
                                "31m"),
         "\\xc2\\x9b31m"); /* U+009B: CSI in one character */
     cr_expect_str_eq(printable("\xe2\x80\xae\xe2\x80\xa8"), "\\xe2\\x80\\xae\\xe2\\x80\\xa8");
+    cr_expect_str_eq(printable("\xd8\x9c\xd8\xa7"),
+        "\\xd8\\x9c\xd8\xa7"); /* the Arabic letter mark and a letter */
 }
 
 Test(printable, text_in_utf_8_stays_and_nothing_else_does)
