@@ -251,6 +251,23 @@ Test(migration, says_whom_it_waits_for_and_does_not_wait_for_ever)
     then_migrates("up", NULL);
 }
 
+/* As a running userd does whose commits wait for a standby: what passes must not end `run
+ * --migrate`. */
+Test(migration, waits_for_the_claims_of_names_that_others_write)
+{
+    const char *const words[] = {"up", "--timeout", "1", NULL};
+    char *output = NULL;
+    then_migrates("up", NULL);
+    PGconn *holder = test_database_connect(&userd.database);
+    PQclear(PQexec(holder, "BEGIN; LOCK TABLE username_claim IN ROW EXCLUSIVE MODE"));
+    int status = migrate_at(userd.database.url, words, &output);
+    cr_assert_eq(status, 69, "ended with %d: %s", status, output);
+    cr_assert_not_null(strstr(output, "a lock was not to be had"), "%s", output);
+    free(output);
+    PQfinish(holder);
+    then_migrates("up", NULL);
+}
+
 Test(migration, down_takes_back_all_or_nothing)
 {
     char *output = NULL;

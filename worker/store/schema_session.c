@@ -10,6 +10,9 @@
 /* A migration may rewrite a table. */
 #define STATEMENT_TIMEOUT_MS (60 * 60 * 1000)
 
+#define LOCK_NOT_AVAILABLE "55P03" /* SQLSTATE */
+#define DEADLOCK_DETECTED  "40P01"
+
 struct schema_session {
     sd_event *event;                  /* owned */
     struct db_connection *connection; /* owned */
@@ -172,6 +175,12 @@ const char *schema_session_error(const struct schema_session *session)
 const char *schema_session_sqlstate(const struct schema_session *session)
 {
     return session->sqlstate;
+}
+
+bool schema_session_was_held_up(const struct schema_session *session)
+{
+    return strcmp(session->sqlstate, LOCK_NOT_AVAILABLE) == 0 ||
+           strcmp(session->sqlstate, DEADLOCK_DETECTED) == 0;
 }
 
 const struct db_backend *schema_session_backend(const struct schema_session *session)

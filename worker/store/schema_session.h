@@ -36,6 +36,9 @@ MUST_CHECK int schema_session_run(struct schema_session *session, const struct d
 /* What PostgreSQL said when it refused, and its SQLSTATE (or ""); valid until the next call. */
 const char *schema_session_error(const struct schema_session *session);
 const char *schema_session_sqlstate(const struct schema_session *session);
+/* Whether it refused for what others held at that time: a lock that was not to be had soon, or a
+ * deadlock. The transaction is rolled back, and may be tried again. */
+bool schema_session_was_held_up(const struct schema_session *session);
 /* Which backend the connection is with, for schema_blockers. */
 const struct db_backend *schema_session_backend(const struct schema_session *session);
 

@@ -9,9 +9,8 @@
 #include "worker/store/schema_shape.h"
 #include "worker/user/username_adoption.h"
 
-#define LEGACY_VERSION     1 /* the migration that makes or adopts the legacy service's tables */
-#define HOLDER_SIZE        512
-#define LOCK_NOT_AVAILABLE "55P03" /* SQLSTATE */
+#define LEGACY_VERSION 1 /* the migration that makes or adopts the legacy service's tables */
+#define HOLDER_SIZE    512
 
 void schema_change_cleanup(struct schema_change *change)
 {
@@ -82,10 +81,10 @@ static void tell_of_unknown(const struct schema_change *change)
                 change->applied[i].version, change->applied[i].name);
 }
 
-/* What PostgreSQL refused: said here, unless it is only a lock that was not to be had in time. */
+/* What PostgreSQL refused: said here, unless it is only a lock that others held. */
 static int refusal(const struct schema_change *change, const char *name, const char *direction)
 {
-    if (strcmp(schema_session_sqlstate(change->session), LOCK_NOT_AVAILABLE) == 0)
+    if (schema_session_was_held_up(change->session))
         return -EAGAIN;
     log_error("migration failed file=%s.%s.sql error=\"%s\" action=rolled_back", name, direction,
         schema_session_error(change->session));

@@ -80,6 +80,9 @@ static int run_command(struct command *command)
         int error = schema_session_await(command->session);
         if (error == 0)
             error = run_verb(command);
+        /* of what is done around the migrations: reading the state, claiming names */
+        if (error == -EBADMSG && schema_session_was_held_up(command->session))
+            error = -EAGAIN;
         bool is_lost = error == -ECONNRESET && command->verb != VERB_DOWN;
         if (error != -EAGAIN && !is_lost)
             return error;
