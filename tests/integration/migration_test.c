@@ -233,6 +233,20 @@ Test(migration, ends_when_its_time_is_over)
     free(output);
 }
 
+/* A name that is too long is refused without asking a name server. */
+Test(migration, names_the_host_of_several_that_has_no_address)
+{
+    const char *const words[] = {"up", "--timeout", "1", NULL};
+    char url[256];
+    char *output = NULL;
+    (void)snprintf(url, sizeof(url), "postgresql://u@x%064d,127.0.0.1:1/db", 7);
+    int status = migrate_at(url, words, &output);
+    cr_assert_eq(status, 69, "ended with %d: %s", status, output);
+    cr_assert_not_null(strstr(output, "cannot resolve x0000"), "%s", output);
+    cr_assert_not_null(strstr(output, "refused"), "%s", output);
+    free(output);
+}
+
 Test(migration, says_whom_it_waits_for_and_does_not_wait_for_ever)
 {
     const char *const words[] = {"up", "--timeout", "4", NULL};

@@ -108,7 +108,8 @@ static void note_reason(struct db_dial *dial, const char *reason)
     size_t used = strlen(dial->reason);
     int length = (int)strcspn(reason, "\n");
     if (dial->targets.count <= 1) {
-        (void)snprintf(dial->reason, sizeof(dial->reason), "%.*s", length, reason);
+        (void)snprintf(dial->reason + used, sizeof(dial->reason) - used, "%s%.*s",
+            used > 0 ? "; " : "", length, reason);
         return;
     }
     const struct db_target *target = &dial->targets.items[dial->next - 1];
@@ -282,7 +283,7 @@ static void start_with(
         fail(dial, "out of memory", false);
         return;
     }
-    dial->is_final = true;
+    dial->is_final = dial->reason[0] == '\0'; /* else a host of several has no address now */
     try_next(dial);
 }
 
@@ -295,6 +296,8 @@ static void on_resolved(const struct db_addresses *addresses, void *userdata)
         fail(dial, dial->reason, false);
         return;
     }
+    if (addresses->unknown)
+        (void)snprintf(dial->reason, sizeof(dial->reason), "cannot resolve %s", addresses->unknown);
     start_with(dial, addresses->hosts, addresses->host_addresses, addresses->ports);
 }
 

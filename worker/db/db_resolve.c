@@ -50,6 +50,7 @@ static void lookup_release(struct lookup *lookup)
     free(lookup->addresses.hosts);
     free(lookup->addresses.host_addresses);
     free(lookup->addresses.ports);
+    free(lookup->addresses.unknown);
     free(lookup);
 }
 
@@ -112,7 +113,11 @@ static void look_up_host(struct lookup *lookup, const char *host, const char *po
     struct addrinfo *results = NULL;
     int error = getaddrinfo(host, NULL, &hints, &results);
     if (error) {
-        lookup->addresses.error = gai_strerror(error);
+        struct db_addresses *addresses = &lookup->addresses;
+        addresses->error = gai_strerror(error);
+        if (!addresses->unknown &&
+            asprintf(&addresses->unknown, "%s: %s", host, addresses->error) < 0)
+            addresses->unknown = NULL;
         return;
     }
     for (const struct addrinfo *result = results; result; result = result->ai_next) {

@@ -18,7 +18,8 @@ struct db_addresses {
     char *hosts;
     char *host_addresses;
     char *ports;
-    const char *error; /* not NULL: why there are none; static text */
+    char *unknown;     /* the first host that has none: "HOST: why"; NULL: each has some */
+    const char *error; /* not NULL: why there are none at all; static text */
 };
 
 struct db_resolve;
