@@ -207,6 +207,19 @@ class HalfOpenTest(unittest.TestCase):
             watch.cancel()
             reflection.cancel()
 
+    def test_who_is_told_to_go_gets_no_frame_amid_another(self):
+        """GOAWAY is sent beside the C core: not while an answer is on its way, of which a part may have left."""
+        self.start("limits = { request_timeout_ms = 500; ban_seconds = 0; };")
+        with contextlib.closing(connect(self.service.gateway)) as slow:
+            before = self.totals()["calls"]["ok"]
+            slow.send(raw_http2.frame(raw_http2.SETTINGS, 0, 0, struct.pack(">HI", 4, 0)))  # no room for an answer
+            slow.send(slow.call(USER_1))
+            userd_service.wait_for(lambda: self.totals()["calls"]["ok"] > before, "an answer")
+            begin_calls(slow, 1)
+            kinds = [kind for kind, _, _, _ in slow.frames()]  # until it is reset for its request, seconds later
+        self.assertNotIn(raw_http2.GOAWAY, kinds)
+        self.assertNotEqual(self.log_lines("connection reset reason=request_timeout", f"ipv4:{ATTACKER}:"), [])
+
     def test_the_end_of_a_connection_is_the_end_of_its_requests(self):
         """Also where the C core ends it, and does not read from it again: they are not held against those that come later."""
         self.start("limits = { ban_seconds = 0; open_requests = 64; };")

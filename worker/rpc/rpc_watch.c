@@ -192,7 +192,9 @@ static void tell_late(struct rpc_watch_entry *entry)
 {
     struct rpc_watch *watch = entry->watch;
     unsigned int suppressed = 0;
-    if (entry->is_told || !rpc_idle_send_goaway(entry->fd))
+    /* Of an answer that is on its way a part may have left, and been acknowledged. */
+    bool is_answered = rpc_peer_use_unsent(&entry->peer->use) > 0;
+    if (entry->is_told || is_answered || !rpc_idle_send_goaway(entry->fd))
         return; /* the next look tries again */
     entry->is_told = true;
     atomic_fetch_add_explicit(&watch->slot->connections_open, 1, memory_order_relaxed);
