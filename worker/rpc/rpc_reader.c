@@ -231,7 +231,10 @@ static bool is_window_full(uint64_t more, uint64_t now_us)
         atomic_store_explicit(&table.open_window_new, 0, memory_order_relaxed);
     }
     uint64_t before = atomic_fetch_add_explicit(&table.open_window_new, more, memory_order_relaxed);
-    return before + more > table.open_limits.units / OPEN_FOR_WINDOW;
+    uint64_t most = table.open_limits.units / OPEN_FOR_WINDOW;
+    if (most < table.limits.streams)
+        most = table.limits.streams; /* a client may begin all of its calls at once */
+    return before + more > most;
 }
 
 /* Says what has changed to the watch, which judges it. Mostly nothing has: a request comes whole.

@@ -362,14 +362,22 @@ Test(rpc_reader, ends_a_connection_whose_calls_come_to_nothing)
 #define OPEN_REQUESTS 64 /* of the worker; a quarter of them may begin in a short while */
 #define OPEN_WINDOW   (OPEN_REQUESTS / 4)
 
-static void allow_open_requests(void)
+static void allow_open_requests(int streams)
 {
     struct settings settings = {0};
-    settings.limits.streams_per_connection = 100;
+    settings.limits.streams_per_connection = streams;
     settings.limits.message_bytes = 1024;
     settings.limits.open_requests = OPEN_REQUESTS;
     rpc_reader_close();
     cr_assert_eq(rpc_reader_open(&settings, &slot), 0);
+}
+
+/* The preface, and that the number of streams is known. */
+static void send_greeting(int fd)
+{
+    static const char acknowledged[9] = {0, 0, 0, 4, 1};
+    send_block(fd, 0);
+    cr_assert_eq(send(fd, acknowledged, sizeof(acknowledged), 0), sizeof(acknowledged));
 }
 
 /* HEADERS of so many streams from this one on, and no message. */
@@ -393,12 +401,12 @@ static void send_messages(int fd, int first, int count)
 Test(rpc_reader, counts_no_requests_against_others_whose_messages_come)
 {
     int other[2];
-    allow_open_requests();
+    allow_open_requests(OPEN_WINDOW);
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, other), 0);
     rpc_reader_add(pair[0], 0, NULL);
     rpc_reader_add(other[0], 0, NULL);
-    send_block(pair[1], 0);
-    send_block(other[1], 0);
+    send_greeting(pair[1]);
+    send_greeting(other[1]);
     send_requests(pair[1], 1, OPEN_WINDOW);
     send_messages(pair[1], 1, OPEN_WINDOW);
     cr_assert_gt(receive(pair[0]), 0);
@@ -418,18 +426,38 @@ Test(rpc_reader, counts_no_requests_against_others_whose_messages_come)
     (void)close(other[1]);
 }
 
+/* All its streams at once, HEADERS first: more than a quarter of what the worker may have. */
+Test(rpc_reader, lets_a_new_connection_begin_all_its_streams)
+{
+    allow_open_requests(OPEN_WINDOW * 2);
+    rpc_reader_add(pair[0], 0, NULL);
+    send_greeting(pair[1]);
+    send_requests(pair[1], 1, OPEN_WINDOW * 2);
+    cr_assert_gt(receive(pair[0]), 0);
+}
+
+Test(rpc_reader, ends_a_new_connection_that_begins_more_than_all_its_streams)
+{
+    allow_open_requests(OPEN_WINDOW * 2);
+    rpc_reader_add(pair[0], 0, NULL);
+    send_greeting(pair[1]);
+    send_requests(pair[1], 1, OPEN_WINDOW * 2 + 1);
+    cr_assert_eq(receive(pair[0]), -1);
+    cr_assert_eq(slot.connections_open, 1);
+}
+
 /* The C core does not read from a connection again that it ends by itself. */
 Test(rpc_reader, forgets_the_requests_of_a_connection_that_has_ended)
 {
     enum { CONNECTIONS = OPEN_REQUESTS / OPEN_WINDOW + 1 };
     struct rpc_peer peers[CONNECTIONS] = {0};
     int ends[CONNECTIONS][2];
-    allow_open_requests();
+    allow_open_requests(OPEN_WINDOW);
     for (int i = 0; i < CONNECTIONS; i++) {
         peers[i].number = (uint32_t)i + 1;
         cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends[i]), 0);
         rpc_reader_add(ends[i][0], 0, &peers[i]);
-        send_block(ends[i][1], 0);
+        send_greeting(ends[i][1]);
         send_requests(ends[i][1], 1, OPEN_WINDOW);
         (void)usleep(WINDOW_US);
         cr_assert_gt(receive(ends[i][0]), 0);
