@@ -175,7 +175,8 @@ static uint64_t take_wasted(struct rpc_watch_entry *entry, const struct rpc_guar
                      sample->waiting + sample->unsent + rpc_peer_says_open(peer).units +
                      atomic_load_explicit(&peer->streams, memory_order_relaxed);
     /* Those taken back are known for certain, also where the reader sees nothing. */
-    return rpc_settled_grow(&entry->wasted, sample->cancelled, growth(begun, known));
+    uint64_t most = begun > known ? begun - known : 0;
+    return rpc_settled_grow(&entry->wasted, sample->cancelled, most);
 }
 
 /* With the other connections of its address. */
