@@ -48,6 +48,8 @@
 #define FDS_MAX          262144 /* what is not used takes no memory */
 #define LINES_PER_SECOND 5
 
+#define SWEEP_INTERVAL_US 100000
+
 #define HEARTBEAT_US 1000000
 
 /* A stretch of a thread's work: a call into the C core. Ends at the thread's next one, or when all
@@ -66,7 +68,8 @@ struct reader {
     struct rpc_peer *peer; /* NULL: not known */
     uint16_t peer_serial;
     _Atomic uint32_t open_units; /* as they count in the table's total */
-    atomic_bool has_ended;       /* its requests count no more, whatever is read yet */
+    bool has_ended;              /* for all but the C core; loop thread, as the next */
+    uint64_t socket;             /* the cookie */
     uint64_t settings_us;        /* when the count of SETTINGS began */
     const struct turn *turn;     /* the thread that read it last; NULL: a new turn begins */
     uint64_t turn_number;
@@ -85,6 +88,8 @@ static struct reader_table {
     _Atomic uint64_t open_window_new; /* units that have come in it */
     struct scoreboard_slot *slot;
     struct rpc_account_set *accounts; /* NULL: nobody is told of who was reset */
+    size_t ended; /* connections that the C core had not closed yet; loop thread */
+    uint64_t swept_us;
     size_t count;
     size_t used;            /* the highest descriptor that was ever added, and one; loop thread */
     struct reader *readers; /* owned; by descriptor */
@@ -249,10 +254,6 @@ static bool say_open(struct reader *reader, uint64_t now_us)
         said.since_ms = rpc_open_requests_oldest_ms(open);
     uint32_t before = atomic_load_explicit(&reader->open_units, memory_order_relaxed);
     uint64_t all = said.units == before ? 0 : change_open(reader, said.units);
-    if (atomic_load_explicit(&reader->has_ended, memory_order_seq_cst)) {
-        (void)change_open(reader, 0); /* rpc_reader_end() may have been before this */
-        return true;
-    }
     if (reader->peer != NULL)
         rpc_peer_say_open(reader->peer, reader->peer_serial, said, reader->frames.headers);
     if (said.units <= before)
@@ -351,11 +352,32 @@ bool rpc_reader_follows(int fd)
 
 /* ---- for the callers ---- */
 
+/* What the C core has closed it has let go of, though it may not have read its end. */
+static void sweep_ended(void)
+{
+    uint64_t now_us = table.ended == 0 ? 0 : monotonic_clock_us();
+    if (table.ended == 0 || now_us - table.swept_us < SWEEP_INTERVAL_US)
+        return;
+    table.swept_us = now_us;
+    table.ended = 0;
+    for (size_t fd = 0; fd < table.used; fd++) {
+        struct reader *reader = &table.readers[fd];
+        if (!reader->has_ended)
+            continue;
+        reader->has_ended = cookie_of((int)fd) == reader->socket;
+        if (reader->has_ended)
+            table.ended++;
+        else
+            (void)change_open(reader, 0);
+    }
+}
+
 void rpc_reader_add(int fd, uint32_t listener, struct rpc_peer *peer)
 {
     if ((size_t)fd >= table.count)
         return;
     struct reader *reader = &table.readers[fd];
+    sweep_ended();
     end_reading(reader); /* of the descriptor's connection before this one */
     /* Peer 0 is many connections'. */
     *reader = (struct reader){
@@ -364,6 +386,7 @@ void rpc_reader_add(int fd, uint32_t listener, struct rpc_peer *peer)
         .peer = peer != NULL && peer->number != 0 ? peer : NULL,
         .peer_serial = peer != NULL ? peer->serial : 0,
     };
+    reader->socket = reader->cookie;
     rpc_frames_init(&reader->frames);
     if (reader->peer != NULL)
         reader->peer->descriptor = fd;
@@ -377,10 +400,11 @@ void rpc_reader_end(const struct rpc_peer *peer)
     if (peer->number == 0 || fd >= table.count)
         return;
     struct reader *reader = &table.readers[fd];
-    if (reader->peer != peer || reader->peer_serial != peer->serial)
-        return;                             /* the descriptor is another connection's by now */
-    atomic_store(&reader->has_ended, true); /* first: see say_open() */
-    (void)change_open(reader, 0);
+    if (reader->peer == peer && reader->peer_serial == peer->serial) {
+        reader->has_ended = true;
+        table.ended++;
+    } /* else: the descriptor is another connection's by now */
+    sweep_ended();
 }
 
 bool rpc_reader_has_read(int fd)

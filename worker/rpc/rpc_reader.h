@@ -38,8 +38,8 @@ void rpc_reader_close(void);
  * at `peer`, which is looked at until rpc_reader_close(); NULL: nowhere. Loop thread. */
 void rpc_reader_add(int fd, uint32_t listener, struct rpc_peer *peer);
 
-/* The connection has ended, whether or not the C core has read its end: what it had open does not
- * count any more. Before rpc_peer_close(). Loop thread. */
+/* The connection has ended: what it had open does not count any more once the C core has closed it,
+ * whether or not it has read its end. Before rpc_peer_close(). Loop thread. */
 void rpc_reader_end(const struct rpc_peer *peer);
 
 /* Bytes of it have passed here. For rpc_reader_check.h. */
