@@ -117,9 +117,12 @@ static void when_the_user_is_locked(void)
 /* A rename that does not end keeps the worker to the end of its time. */
 Test(drain, with_a_call_that_does_not_end_fails_none_of_a_client_that_was_idle)
 {
-    static const char request[] = "\x08\x11\x12\x08"
-                                  "late one";
+    /* A name of its own each time: PostgreSQL may carry the call out when its worker has gone, and
+     * one's own name waits for no lock. */
+    char request[] = "\x08\x11\x12\x08"
+                     "late one";
     for (size_t i = 0; i < ARRAY_LENGTH(stuck_idle_times_ms); i++) {
+        request[sizeof(request) - 2] = (char)('a' + (int)i);
         test_rpc_open(&stuck_client, userd.gateway_address, false);
         when_the_user_is_locked();
         struct test_call *call = test_rpc_start(

@@ -105,8 +105,18 @@ class EventService(userd_service.Service):
         """{partition: offset}, as the one member of the group; userd must have left it."""
         consumer = kafka.KafkaConsumer(self.registration, self.admin_delete, bootstrap_servers=self.servers, group_id=self.group,
                                        enable_auto_commit=False, session_timeout_ms=6000, max_poll_records=1)
-        userd_service.wait_for(lambda: consumer.poll(timeout_ms=100) or consumer.assignment(), "the member has partitions")
-        consumer.commit({one: OffsetAndMetadata(offset, metadata) for one, offset in offsets.items()})
+
+        def try_to_commit():
+            """False while the group is still being put together."""
+            if not (consumer.poll(timeout_ms=100) or consumer.assignment()):
+                return False
+            try:
+                consumer.commit({one: OffsetAndMetadata(offset, metadata) for one, offset in offsets.items()})
+            except kafka.errors.CommitFailedError:
+                return False
+            return True
+
+        userd_service.wait_for(try_to_commit, "the member has partitions and commits")
         consumer.close()
 
     def committed(self, partition):
