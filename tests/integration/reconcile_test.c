@@ -16,6 +16,18 @@ static void init(void)
     given_userd(&userd, &options);
 }
 
+/* The worker that serves the calls is the one that reconciles, and its statements may wait for
+ * longer than a call does. */
+static void init_alone(void)
+{
+    static const struct test_userd_options options = {
+        .workers = 1,
+        .has_broker = true,
+        .database_settings = "statement_timeout_ms = 60000;",
+    };
+    given_userd(&userd, &options);
+}
+
 static void as_superuser(const char *sql)
 {
     PGconn *connection = PQconnectdb(userd.database.admin_url);
@@ -36,6 +48,7 @@ static void fini(void)
 }
 
 TestSuite(reconcile, .init = init, .fini = fini, .timeout = 120);
+TestSuite(reconcile_alone, .init = init_alone, .fini = fini, .timeout = 120);
 
 static void when_legacy_writes(const char *sql)
 {
@@ -168,4 +181,34 @@ Test(reconcile, is_not_led_to_temporary_tables_of_the_role_that_writes)
                             "GRANT ALL ON username_claim TO userd;"
                             "DELETE FROM \"user\" WHERE id_auth = 5");
     then_holder_is("oracle", "");
+}
+
+/* Somebody has the user's row locked, for minutes maybe: others must not wait for that. */
+Test(reconcile_alone, passes_over_a_user_who_is_locked_and_holds_up_no_call)
+{
+    given_user(&userd, 1, "trinity");
+    given_user(&userd, 2, "morpheus");
+    PGconn *legacy = test_database_connect(&userd.database);
+    PGconn *holder = test_database_connect(&userd.database);
+    PQclear(PQexec(legacy, "BEGIN"));
+    PQclear(PQexec(legacy, "UPDATE \"user\" SET username = 'Niobe' WHERE id_auth = 2"));
+    PQclear(PQexec(holder, "BEGIN"));
+    cr_assert(PQsendQuery(holder, "SELECT 1 FROM \"user\" WHERE id_auth = 2 FOR UPDATE"));
+    test_database_wait_for_waiter(&userd.database);
+    PQclear(PQexec(legacy, "COMMIT")); /* the holder has the row at once, and the note is there */
+    /* More than one pass's time. */
+    for (int i = 0; i < 4; i++) {
+        struct test_reply reply;
+        char name[32];
+        (void)snprintf(name, sizeof(name), "trinity_%d", i);
+        test_pause_ms(500);
+        when_renamed(&userd, 1, name, &reply);
+        cr_assert_eq(reply.status, GRPC_STATUS_OK, "rename %d: %s", i, reply.message);
+        test_reply_cleanup(&reply);
+    }
+    then_database_says(&userd, "SELECT count(*) > 0 FROM username_unreconciled", "t");
+    PQfinish(holder);
+    then_holder_is("niobe", "2");
+    then_all_is_reconciled();
+    PQfinish(legacy);
 }

@@ -14,7 +14,9 @@ const struct db_statement reconcile_store_find = {
 };
 
 /* Row locks first, in the order of ids: whoever has another name by now is left to the note of that
- * change. A claim to a name that its user no longer has goes before others are made. */
+ * change. A user whom somebody else has locked is passed over, and the note stays: waiting here
+ * would hold up the writes of calls behind it. A claim to a name that its user no longer has goes
+ * before others are made. */
 const struct db_statement reconcile_store_apply = {
     .name = "reconcile_claims",
     .sql = "WITH asked AS MATERIALIZED ("
@@ -22,7 +24,7 @@ const struct db_statement reconcile_store_apply = {
            "  FROM unnest($2::int4[], $3::text[], $4::text[])"
            "  WITH ORDINALITY AS a (id_auth, username, canonical, number)"
            "  JOIN \"user\" u ON u.id_auth = a.id_auth AND u.username = a.username"
-           "  ORDER BY u.id_auth FOR SHARE OF u),"
+           "  ORDER BY u.id_auth FOR SHARE OF u SKIP LOCKED),"
            " stale AS ("
            "  DELETE FROM username_claim c USING asked a"
            "  WHERE c.id_auth = a.id_auth AND c.username <> a.username RETURNING 1),"
@@ -33,8 +35,13 @@ const struct db_statement reconcile_store_apply = {
            "   WHERE canonical IS NOT NULL AND (SELECT count(*) FROM stale) >= 0"
            "   ORDER BY canonical COLLATE \"C\", number) w"
            "  ORDER BY w.canonical COLLATE \"C\" ON CONFLICT DO NOTHING RETURNING 1),"
-           " gone AS (DELETE FROM username_unreconciled WHERE number = ANY($1::int8[]))"
-           " SELECT (SELECT count(*) FROM claimed), (SELECT count(*) FROM stale)",
+           " gone AS (DELETE FROM username_unreconciled n WHERE n.number = ANY($1::int8[])"
+           "  AND NOT EXISTS (SELECT 1 FROM unnest($2::int4[], $3::text[]) AS a (id_auth, username)"
+           "   JOIN \"user\" u ON u.id_auth = a.id_auth AND u.username = a.username"
+           "   WHERE a.id_auth = n.id_auth"
+           "   AND NOT EXISTS (SELECT 1 FROM asked s WHERE s.id_auth = n.id_auth)) RETURNING 1)"
+           " SELECT (SELECT count(*) FROM claimed), (SELECT count(*) FROM stale),"
+           "  (SELECT count(*) FROM gone)",
 };
 
 struct noted_user {
@@ -84,6 +91,7 @@ static void on_applied(struct store_request *store_request, const struct db_answ
     request->pass->ret_users = request->user_count;
     request->pass->ret_claimed = (size_t)db_result_int8(answer->results[0], 0, 0);
     request->pass->ret_stale = (size_t)db_result_int8(answer->results[0], 0, 1);
+    request->pass->ret_done = (size_t)db_result_int8(answer->results[0], 0, 2);
     finish(request, true);
 }
 
@@ -168,6 +176,7 @@ void reconcile_store_run(struct user_store *store, struct reconcile_pass *pass)
     pass->ret_users = 0;
     pass->ret_claimed = 0;
     pass->ret_stale = 0;
+    pass->ret_done = 0;
     struct reconcile_request *request = calloc(1, sizeof(*request));
     if (!request) {
         pass->on_done(pass, false);

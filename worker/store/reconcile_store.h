@@ -25,6 +25,7 @@ struct reconcile_pass {
     size_t ret_noted;   /* entries; RECONCILE_USERS: there may be more */
     size_t ret_users;   /* that they are about, and that are there */
     size_t ret_claimed; /* users that hold their name from now on */
+    size_t ret_done;    /* entries that are settled; the others' users are locked by somebody */
     size_t ret_stale;   /* claims to names that their users no longer have, removed */
 };
 

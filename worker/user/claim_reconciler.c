@@ -51,11 +51,12 @@ static void on_done(struct reconcile_pass *pass, bool is_done)
         free(reconciler);
         return;
     }
-    if (is_done && pass->ret_noted > 0)
+    if (is_done && pass->ret_done > 0)
         log_info("usernames written by others reconciled users=%zu claimed=%zu"
                  " stale_claims_removed=%zu",
             pass->ret_users, pass->ret_claimed, pass->ret_stale);
-    look_in(reconciler, is_done && pass->ret_noted == RECONCILE_USERS ? 0 : INTERVAL_US);
+    bool has_more = pass->ret_noted == RECONCILE_USERS && pass->ret_done > 0;
+    look_in(reconciler, is_done && has_more ? 0 : INTERVAL_US);
 }
 
 static int on_timer(sd_event_source *source, uint64_t time_us, void *userdata)
