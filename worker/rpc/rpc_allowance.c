@@ -6,6 +6,11 @@
 #define LONGEST_PAUSE_US (UINT64_C(3600) * MONOTONIC_CLOCK_US_PER_S)
 #define HALVINGS_MAX     63
 
+/* gRPC libraries round the timeout that they tell up by a hundredth at most, and what says that a
+ * call is over may be faster than what began it. */
+#define ROUNDING_PART 64
+#define HEAD_START_US 5000
+
 static void leak(uint64_t *level, uint64_t amount)
 {
     *level -= amount < *level ? amount : *level;
@@ -53,4 +58,11 @@ uint64_t rpc_settled_grow(struct rpc_settled *settled, uint64_t low, uint64_t hi
     uint64_t more = agreed > settled->amount ? agreed - settled->amount : 0;
     settled->amount += more;
     return more;
+}
+
+bool rpc_deadline_has_passed(int64_t deadline_us, int64_t begun_us, int64_t now_us)
+{
+    int64_t given_us = deadline_us - begun_us;
+    int64_t early_us = given_us > 0 ? given_us / ROUNDING_PART + HEAD_START_US : 0;
+    return deadline_us <= now_us + early_us;
 }

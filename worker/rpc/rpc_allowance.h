@@ -48,4 +48,9 @@ struct rpc_settled {
 /* Returns by how much it has grown for certain. */
 uint64_t rpc_settled_grow(struct rpc_settled *settled, uint64_t low, uint64_t high);
 
+/* Whether a call that began and has ended at these times, or is still there, ended for its
+ * deadline. The C core reports that as a cancellation, and most clients do cancel at theirs, which
+ * is over before the one that they have told. */
+bool rpc_deadline_has_passed(int64_t deadline_us, int64_t begun_us, int64_t now_us);
+
 #endif

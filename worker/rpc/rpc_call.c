@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "common/monotonic_clock.h"
 #include "common/trace_context.h"
+#include "worker/rpc/rpc_allowance.h"
 #include "worker/rpc/rpc_call_life.h"
 #include "worker/rpc/rpc_message.h"
 #include "worker/rpc/rpc_meter.h"
@@ -26,12 +27,6 @@
 
 /* A client that gives a call less time than this does not want its answer. */
 #define PATIENCE_US 20000
-
-/* A client's own deadline is over before the one that it has told: gRPC libraries round the timeout
- * up by a hundredth at most, and what says that the call is over may be faster than what began it.
- */
-#define ROUNDING_PART 64
-#define HEAD_START_US 5000
 
 /* The hint of gRPC's retry design (A6): not before so many milliseconds. */
 #define RETRY_PUSHBACK_MS "200"
@@ -147,13 +142,10 @@ void rpc_call_give_back(struct rpc_call *call)
 
 /* ---- the end of a call ---- */
 
-/* A call that ended at this time, or is still there. The C core reports a passed deadline as a
- * cancellation too, and most clients do cancel at theirs. */
+/* Of a call that ended at this time, or is still there. */
 static bool has_expired(const struct rpc_call *call, uint64_t now_us)
 {
-    int64_t given_us = call->deadline_us - (int64_t)call->begun_us;
-    int64_t early_us = given_us > 0 ? given_us / ROUNDING_PART + HEAD_START_US : 0;
-    return call->deadline_us <= (int64_t)now_us + early_us;
+    return rpc_deadline_has_passed(call->deadline_us, (int64_t)call->begun_us, (int64_t)now_us);
 }
 
 /* A tag has come back. */

@@ -128,3 +128,24 @@ Test(rpc_settled, counts_at_once_what_is_known)
     cr_assert_eq(rpc_settled_grow(&settled, 30, 30), 0);
     cr_assert_eq(rpc_settled_grow(&settled, 31, 0), 1, "where the other figure is not known");
 }
+
+/* ---- deadlines ---- */
+
+/* The gRPC core library's client gives 3.001 s, tells 3.01 s, and ends the call after 3.001 s. */
+Test(rpc_deadline, has_passed_for_who_gives_up_at_his_own)
+{
+    const int64_t begun_us = (int64_t)ANY_DAY;
+    const int64_t told_us = begun_us + 3010000;
+    cr_assert(rpc_deadline_has_passed(told_us, begun_us, begun_us + 3001000));
+    cr_assert(rpc_deadline_has_passed(told_us, begun_us, told_us));
+    cr_assert(rpc_deadline_has_passed(begun_us + 50000, begun_us, begun_us + 49000));
+    cr_assert(rpc_deadline_has_passed(begun_us - 1, begun_us, begun_us), "it came too late");
+}
+
+Test(rpc_deadline, has_not_passed_for_who_takes_a_call_back)
+{
+    const int64_t begun_us = (int64_t)ANY_DAY;
+    cr_assert_not(rpc_deadline_has_passed(begun_us + 3010000, begun_us, begun_us + 2900000));
+    cr_assert_not(rpc_deadline_has_passed(begun_us + 50000, begun_us, begun_us + 20000));
+    cr_assert_not(rpc_deadline_has_passed(INT64_MAX, begun_us, begun_us + 1), "it has none");
+}
