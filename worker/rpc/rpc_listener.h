@@ -16,8 +16,8 @@
 struct rpc_server_options;
 
 /* What the listeners of a worker share; owned by the server. */
-/* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): one of each, by what belongs together
- */
+/* One of each: the order is by what belongs together. */
+/* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding) */
 struct rpc_listener_context {
     const struct rpc_server_options *options;
     struct core_bridge bridge;

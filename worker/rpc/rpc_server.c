@@ -26,8 +26,8 @@
 #define HEARTBEAT_WAIT_US \
     1020000 /* over the coarse clock's step, or the wait would end too early */
 
-/* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): one of each, by what belongs together
- */
+/* One of each: the order is by what belongs together. */
+/* NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding) */
 struct rpc_server {
     struct rpc_server_options options;
     struct rpc_listener_context context;
