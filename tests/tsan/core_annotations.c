@@ -127,9 +127,14 @@ void __wrap_rpc_reader_add(int fd, uint32_t listener, const struct rpc_peer *pee
 
 bool __wrap_rpc_reader_follows(int fd)
 {
-    if (fd >= 0 && fd < DESCRIPTORS)
+    bool has_tag = fd >= 0 && fd < DESCRIPTORS;
+    if (has_tag)
         __tsan_acquire(&read_of[fd]);
-    return __real_rpc_reader_follows(fd);
+    bool follows = __real_rpc_reader_follows(fd);
+    /* The descriptor may be closed next, and be another connection's when it is opened again. */
+    if (has_tag && !follows)
+        __tsan_release(&read_of[fd]);
+    return follows;
 }
 
 ssize_t __wrap_rpc_reader_receive(int fd, struct msghdr *message, int flags)

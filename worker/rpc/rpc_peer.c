@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <grpc/support/alloc.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,10 +127,11 @@ struct rpc_peer *rpc_peer_open(struct rpc_peer_set *set, uint32_t listener, cons
     struct rpc_peer *peer = take_free(set);
     if (peer != NULL) {
         uint32_t number = peer->number;
-        uint16_t serial = (uint16_t)(peer->serial + 1);
-        memset((void *)peer, 0, sizeof(*peer));
+        memset((void *)peer, 0, offsetof(struct rpc_peer, serial));
         peer->number = number;
-        peer->serial = serial;
+        atomic_fetch_add_explicit(&peer->serial, 1, memory_order_relaxed);
+        atomic_store_explicit(&peer->open_requests, 0, memory_order_relaxed);
+        atomic_store_explicit(&peer->headers, 0, memory_order_relaxed);
         peer->set = set;
         peer->listener = listener;
         (void)snprintf(peer->name, sizeof(peer->name), "%s", name);
@@ -205,7 +207,7 @@ void rpc_peer_say_open(
     struct rpc_peer *peer, uint16_t serial, struct rpc_peer_open open, uint64_t headers)
 {
     uint64_t units = open.units < UNITS_MAX ? open.units : UNITS_MAX;
-    if (serial != peer->serial)
+    if (serial != atomic_load_explicit(&peer->serial, memory_order_relaxed))
         return;
     atomic_store_explicit(&peer->open_requests,
         (uint64_t)serial << SERIAL_SHIFT | units << UNITS_SHIFT | open.since_ms,
@@ -216,7 +218,7 @@ void rpc_peer_say_open(
 struct rpc_peer_open rpc_peer_says_open(const struct rpc_peer *peer)
 {
     uint64_t packed = atomic_load_explicit(&peer->open_requests, memory_order_relaxed);
-    if (packed >> SERIAL_SHIFT != peer->serial)
+    if (packed >> SERIAL_SHIFT != atomic_load_explicit(&peer->serial, memory_order_relaxed))
         return (struct rpc_peer_open){0};
     return (struct rpc_peer_open){
         .units = (uint32_t)(packed >> UNITS_SHIFT) & UNITS_MAX,

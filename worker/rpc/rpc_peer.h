@@ -51,10 +51,13 @@ struct rpc_peer {
     atomic_uint streams;         /* that are open; written by the rpc thread */
     struct rpc_account *account; /* owned: of its address, until rpc_peer_close(); may be NULL */
     int descriptor;              /* the C core's of it; loop thread (rpc_reader.c) */
-    uint16_t serial; /* of the connections that this object has been; see rpc_peer_says_open() */
+    char name[RPC_PEER_NAME_BYTES];
+    /* From here on: also for a thread that still reads an ended connection, while the object
+     * becomes another one's. Only one at a time, and the object is never freed before. */
+    _Atomic uint16_t
+        serial; /* of the connections that this object has been; see rpc_peer_says_open() */
     _Atomic uint64_t open_requests; /* packed; written by who reads the connection */
     _Atomic uint64_t headers;       /* frames; likewise */
-    char name[RPC_PEER_NAME_BYTES];
 };
 
 /* What is to come of requests whose HEADERS are here, as the reader of the connection says it: how
