@@ -24,7 +24,7 @@ Operation = collections.namedtuple("Operation", "at kind arguments")
 
 GARBAGE = (b"", b"not JSON", b"[]", b"17", b"null", b"{", b'{"username": "neo"}', b'{"id": "17", "username": "neo"}',
            b'{"id": 17.5, "username": "neo"}', b'{"id": 9999999999, "username": "neo"}', b'{"id": true, "username": "neo"}',
-           b'{"id": 1, "id": 2, "username": "neo"}', b'\xff\xfe{"id": 17}', b'{"id": 17, "username": "neo"} more')
+           b'{"id": 1, "id": "2", "username": "neo"}', b'\xff\xfe{"id": 17}', b'{"id": 17, "username": "neo"} more')
 
 
 def new_name(auth_id):
