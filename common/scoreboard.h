@@ -98,6 +98,7 @@ struct scoreboard_slot {
     _Atomic uint64_t outbox_published;
     _Atomic uint64_t outbox_parked;
     _Atomic uint64_t outbox_backlog; /* rows that wait: of the relay, or as measured */
+    _Atomic uint64_t outbox_held;    /* rows that the worker has in memory, as the relay */
     /* worker: consumed events in effect */
     _Alignas(CACHE_LINE_SIZE) _Atomic uint64_t events_applied;
     _Atomic uint64_t events_no_op;

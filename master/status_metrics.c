@@ -57,6 +57,8 @@ static const struct metric worker_metrics[] = {
     {"userd_outbox_backlog", "", "gauge",
         "Outbox rows that wait: of the relay, and of the worker that measures.",
         WORKER(work.outbox_backlog)},
+    {"userd_outbox_held", "", "gauge", "Outbox rows that the worker has in memory, as the relay.",
+        WORKER(work.outbox_held)},
     {"userd_events_total", "effect=\"applied\",", "counter", "Consumed events that are in effect.",
         WORKER(work.events_applied)},
     {"userd_events_total", "effect=\"no_op\",", "counter", NULL, WORKER(work.events_no_op)},

@@ -82,6 +82,7 @@ static void read_worker(
             .events_dead_lettered = get(&slot->events_dead_lettered)},
     };
     ret_worker->work.outbox_backlog = get(&slot->outbox_backlog);
+    ret_worker->work.outbox_held = get(&slot->outbox_held);
     ret_worker->work.outbox_oldest_us = get(&slot->outbox_oldest_us);
     ret_worker->work.outbox_unrelayed_us = get(&slot->outbox_unrelayed_us);
 }

@@ -36,6 +36,7 @@ struct status_work {
     uint64_t questions_waiting;
     /* Of the relay, and of the worker that measures the outbox for this instance. */
     uint64_t outbox_backlog;
+    uint64_t outbox_held;
     uint64_t outbox_oldest_us;    /* age of the oldest row */
     uint64_t outbox_unrelayed_us; /* for how long nobody, anywhere, could publish; 0: someone can */
     uint64_t events_applied;

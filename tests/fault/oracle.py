@@ -235,7 +235,7 @@ class Gauge(threading.Thread):
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
         except subprocess.SubprocessError:
             return
-        self.most_rows = max(self.most_rows, *map(int, re.findall(r"^userd_outbox_backlog\{.*\} (\d+)$", said, re.MULTILINE)), 0)
+        self.most_rows = max(self.most_rows, *map(int, re.findall(r"^userd_outbox_held\{.*\} (\d+)$", said, re.MULTILINE)), 0)
 
     def run(self):
         try:

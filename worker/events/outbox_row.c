@@ -156,6 +156,7 @@ void outbox_row_show_backlog(struct scoreboard_slot *slot, const struct outbox_w
     if (!outbox_window_has_room(window) && waiting_rows > count)
         count = waiting_rows;
     atomic_store_explicit(&slot->outbox_backlog, count, memory_order_relaxed);
+    atomic_store_explicit(&slot->outbox_held, window->count, memory_order_relaxed);
     atomic_store_explicit(&slot->outbox_oldest_us,
         window->first == NULL ? 0 : age_of(window->first, now_us), memory_order_relaxed);
 }
